@@ -1,0 +1,5 @@
+"""Export of quantized networks to QONNX and FINN: planned. This version holds nothing yet, and registers nothing."""
+
+from importlib.metadata import version as _version
+
+__version__ = _version("export-finn")

@@ -1,0 +1,119 @@
+"""Target ``qcdq``: standard ONNX in which quantization is QuantizeLinear → Clip → DequantizeLinear.
+
+- An activation quantizer becomes ``QuantizeLinear`` to int8 or uint8, ``Clip`` where its range is smaller than the type's, and
+  ``DequantizeLinear``.
+- A weight is stored as int8 or uint8 behind one ``DequantizeLinear``: a quarter of the size of a float weight.
+- A quantized bias is stored as int32 behind one ``DequantizeLinear`` at the accumulator's scale, with which runtimes compute in
+  integers.
+"""
+
+from __future__ import annotations
+
+import torch
+from quant_core.errors import ConfigurationError
+from quant_core.export import Program, Quantizer, is_quantizer
+from quant_core.export.builder import ProgramBuilder
+from quant_core.export.onnx import OnnxArtifact, to_onnx
+from quant_core.export.program import constant_inputs
+from quant_core.ops import integer_range
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+
+from export_qcdq.ops import DEQUANTIZE, QUANTIZE, translations
+
+OPSETS = range(18, 22)
+_CHANNEL_AXIS_UNUSED = 1  # the axis attribute's default; a scalar scale makes it meaningless
+
+
+def lower(program: Program, opset_version: int = 18) -> OnnxArtifact:
+    """Lower a program to QCDQ.
+
+    Args:
+        program: a captured model that the target takes.
+        opset_version: the version of the standard ONNX operators, 18 to 21.
+
+    Raises:
+        ConfigurationError: for another version.
+        UnsupportedError: when an operation of the model has no ONNX operator.
+    """
+    if opset_version not in OPSETS:
+        raise ConfigurationError(
+            f"opset_version={opset_version!r} cannot be written",
+            why=f"torch's exporter writes {OPSETS[0]} and later, and this target knows up to {OPSETS[-1]}",
+            fix=f"Use {OPSETS[0]}, which every current runtime reads.",
+        )
+    content, quantizers = to_onnx(
+        program,
+        rewrite(program),
+        target="qcdq",
+        translations=translations(opset_version),
+        opset=opset_version,
+        producer="export-qcdq",
+    )
+    return OnnxArtifact("qcdq", program.signature, content, quantizers)
+
+
+def rewrite(program: Program) -> ExportedProgram:
+    """The program with each quantizer in the form that ONNX wants."""
+    builder = ProgramBuilder(program.exported)
+    names = constant_inputs(program.exported)
+    quantizers = {quantizer.name: quantizer for quantizer in program.quantizers}
+    for node in program.graph.nodes:
+        if node.name in names:
+            builder.new[node] = builder.constant(names[node.name], program.constants[node.name])
+        elif not is_quantizer(node):
+            if node.op not in ("placeholder", "output"):
+                builder.copy(node)
+        elif quantizers[node.name].role == "activation":
+            _quantize(builder, node, quantizers[node.name])
+        else:
+            _dequantize(builder, node, quantizers[node.name], names)
+    return builder.finish()
+
+
+def _quantize(builder: ProgramBuilder, node: fx.Node, quantizer: Quantizer) -> None:
+    path = quantizer.where.path
+    kind = torch.int8 if quantizer.signed else torch.uint8
+    assert quantizer.scale is not None and quantizer.zero_point is not None and quantizer.bit_width is not None
+    low, high = integer_range(quantizer.bit_width, signed=quantizer.signed, narrow_range=quantizer.narrow_range)
+    limits = torch.iinfo(kind)
+    bounds = [] if (low, high) == (limits.min, limits.max) else [("low", low), ("high", high)]
+    operands = (
+        builder.new[_operand(node)],
+        builder.constant(f"{path}.scale", _vector(quantizer.scale)),
+        builder.constant(f"{path}.zero_point", _like(quantizer.zero_point, quantizer.scale).to(kind)),
+        [builder.constant(f"{path}.{name}", torch.tensor(int(bound), dtype=kind)) for name, bound in bounds],
+    )
+    builder.replace(node, QUANTIZE, operands, {"axis": _axis(quantizer), "name": quantizer.name})
+
+
+def _dequantize(builder: ProgramBuilder, node: fx.Node, quantizer: Quantizer, names: dict[str, str]) -> None:
+    assert quantizer.scale is not None and quantizer.zero_point is not None and quantizer.integers is not None
+    base = names[_operand(node).name]
+    integers = quantizer.integers.to(torch.int32) if quantizer.role == "bias" else quantizer.integers
+    zero_point = None
+    if bool(torch.any(quantizer.zero_point != 0)):
+        typed = _like(quantizer.zero_point, quantizer.scale).to(integers.dtype)
+        zero_point = builder.constant(f"{base}_zero_point", typed)
+    operands = (builder.constant(base, integers), builder.constant(f"{base}_scale", _vector(quantizer.scale)), zero_point)
+    builder.replace(node, DEQUANTIZE, operands, {"axis": _axis(quantizer)})
+
+
+def _operand(node: fx.Node) -> fx.Node:
+    operand = node.args[0]
+    assert isinstance(operand, fx.Node)
+    return operand
+
+
+def _axis(quantizer: Quantizer) -> int:
+    return _CHANNEL_AXIS_UNUSED if quantizer.axis is None else quantizer.axis
+
+
+def _vector(scale: Tensor) -> Tensor:
+    """A scalar per tensor, a vector per channel."""
+    return scale.detach().reshape(() if scale.numel() == 1 else (-1,)).to(torch.float32)
+
+
+def _like(zero_point: Tensor, scale: Tensor) -> Tensor:
+    """A zero-point in the shape that its scale has in the file."""
+    return zero_point.detach().broadcast_to(scale.shape).reshape(_vector(scale).shape)

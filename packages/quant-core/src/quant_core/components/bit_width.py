@@ -1,0 +1,56 @@
+"""Where the bit width comes from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from quant_core.errors import ConfigurationError
+
+
+class BitWidth(nn.Module):
+    """Base of all bit widths: ``forward()`` gives a 0-dim float tensor.
+
+    ``constant`` holds the same as a number when it never changes, which makes clamping cheaper, and ``None`` otherwise.
+    """
+
+    constant: float | None = None
+
+    def forward(self) -> Tensor:
+        """The bit width, a 0-dim float tensor."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward()")
+
+
+class ConstBitWidth(BitWidth):
+    """A bit width that is fixed.
+
+    Args:
+        bit_width: a whole number of at least 1.
+
+    Raises:
+        ConfigurationError: for anything else.
+
+    >>> ConstBitWidth(4)()
+    tensor(4.)
+    """
+
+    bit_width: Tensor
+
+    def __init__(self, bit_width: float) -> None:
+        super().__init__()
+        if isinstance(bit_width, bool) or not isinstance(bit_width, int | float) or bit_width < 1 or bit_width % 1:
+            raise ConfigurationError(
+                f"bit_width={bit_width!r} is not a bit width",
+                why="a constant bit width is a whole number of at least 1",
+                fix="Set bit_width to a number such as 4 or 8.",
+            )
+        self.constant = float(bit_width)
+        self.register_buffer("bit_width", torch.tensor(float(bit_width)), persistent=False)
+
+    def forward(self) -> Tensor:
+        """The bit width, a 0-dim float tensor."""
+        return self.bit_width
+
+    def extra_repr(self) -> str:
+        """The number."""
+        return f"{self.constant:g}"

@@ -1,0 +1,273 @@
+"""The quantizers of a tensor: scale, zero-point, bit width and rounding put together.
+
+A *tensor quantizer* is a module that takes a float tensor and returns ``(value, scale, zero_point, bit_width)``: the
+dequantized value and the grid that it lies on. Anything that does so can be the ``tensor_quant`` of a quantizer; those here
+also tell their grid without quantizing (:meth:`TensorQuant.grid`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from quant_core.components.bit_width import BitWidth, ConstBitWidth
+from quant_core.components.delay import QuantDelay
+from quant_core.components.scaling import Scaling
+from quant_core.components.zero_point import ZeroPoint, ZeroZeroPoint
+from quant_core.errors import ConfigurationError, InputError
+from quant_core.ops import ClampGradient, integer_range, quantize_binary, quantize_int, tensor_clamp
+from quant_core.ops.rounding import check_rounding_mode
+
+Quantized = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class TensorQuant(nn.Module):
+    """Base of the tensor quantizers.
+
+    Attributes:
+        signed: whether the integers can be negative.
+        narrow_range: whether one level is left out.
+        rectifies: whether ``forward(x, rectify=True)`` computes the quantized ``max(x, 0)`` in one pass.
+        symmetric: whether the zero-point is always 0.
+        zero_on_grid: whether the real number 0 is one of the levels.
+    """
+
+    signed: bool
+    narrow_range: bool = False
+    rectifies: bool = False
+    symmetric: bool = False
+    zero_on_grid: bool = False
+
+    def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``(scale, zero_point, bit_width)`` for ``x``."""
+        raise NotImplementedError(f"{type(self).__name__} must define grid(x)")
+
+
+class IntQuant(TensorQuant):
+    """Uniform affine quantization; formula and gradient are those of :func:`quant_core.ops.quantize_int`.
+
+    ``scale = threshold / m``, where the scaling gives the threshold and ``m`` is the largest magnitude of the integer range:
+    ``2^(b−1)`` signed, ``2^(b−1) − 1`` signed and narrow, ``2^b − 1`` unsigned.
+
+    Args:
+        scaling_impl: where the threshold comes from.
+        bit_width_impl: where the bit width comes from; at least 2.
+        signed: whether the integers can be negative.
+        zero_point_impl: where the zero-point comes from.
+        narrow_range: leave out one level.
+        rounding_mode: how to round.
+        clamp_gradient: whether the gradient stops (``"masked"``) or passes (``"pass"``) where a value is clamped.
+        quant_delay_steps: how many training steps to pass before quantization starts.
+
+    Raises:
+        ConfigurationError: when the options contradict each other.
+        InputError: when the scale does not fit the tensor.
+
+    >>> from quant_core.components import ConstBitWidth, ConstScaling
+    >>> quant = IntQuant(ConstScaling(1.0), ConstBitWidth(3), signed=True)
+    >>> quant(torch.tensor([0.3, -2.0]))
+    (tensor([ 0.2500, -1.0000]), tensor(0.2500), tensor(0.), tensor(3.))
+    """
+
+    def __init__(
+        self,
+        scaling_impl: nn.Module,
+        bit_width_impl: BitWidth,
+        signed: bool,
+        zero_point_impl: ZeroPoint | None = None,
+        narrow_range: bool = False,
+        rounding_mode: str = "ROUND",
+        clamp_gradient: ClampGradient = "masked",
+        quant_delay_steps: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_integer(bit_width_impl, signed)
+        self.scaling_impl = scaling_impl
+        self.bit_width_impl = bit_width_impl
+        self.zero_point_impl = zero_point_impl if zero_point_impl is not None else ZeroZeroPoint()
+        self.signed = signed
+        self.narrow_range = narrow_range
+        self.rounding_mode = check_rounding_mode(rounding_mode)
+        self.clamp_gradient: ClampGradient = clamp_gradient
+        self.delay = QuantDelay(quant_delay_steps)
+        self.symmetric = self.zero_point_impl.constant == 0
+        self.zero_on_grid = True
+        self.rectifies = not signed and self.symmetric and quant_delay_steps == 0
+
+    def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``(scale, zero_point, bit_width)`` for ``x``."""
+        bit_width = self.bit_width_impl()
+        low, high = integer_range(self._bits(bit_width), signed=self.signed, narrow_range=self.narrow_range)
+        scale = self.scaling_impl(x) / (-low if self.signed else high)
+        return scale, self.zero_point_impl(x, scale, bit_width), bit_width
+
+    def forward(self, x: Tensor, rectify: bool = False) -> Quantized:
+        """``(value, scale, zero_point, bit_width)`` of ``x``, or of ``max(x, 0)`` when ``rectify`` is set."""
+        if rectify and getattr(self.scaling_impl, "reads_input", True):
+            x, rectify = torch.relu(x), False
+        scale, zero_point, bit_width = self.grid(x)
+        _check_fits(x, scale)
+        value = quantize_int(
+            x,
+            scale,
+            zero_point if self.zero_point_impl.constant is None else self.zero_point_impl.constant,
+            self._bits(bit_width),
+            signed=self.signed,
+            narrow_range=self.narrow_range,
+            rounding_mode=self.rounding_mode,
+            clamp_gradient=self.clamp_gradient,
+            rectify=rectify,
+        )
+        return self.delay(x, value), scale, zero_point, bit_width
+
+    def _bits(self, bit_width: Tensor) -> Tensor | float:
+        return bit_width if self.bit_width_impl.constant is None else self.bit_width_impl.constant
+
+    def extra_repr(self) -> str:
+        """The options."""
+        return f"signed={self.signed}, narrow_range={self.narrow_range}, rounding_mode={self.rounding_mode!r}"
+
+
+class PrescaledIntQuant(TensorQuant):
+    """Uniform quantization at a scale that is given from outside: the bias of a layer.
+
+    ``forward(x, scale)`` computes ``clamp(round(x/scale), lo, hi) · scale``; gradient as :func:`quant_core.ops.quantize_int`.
+
+    Args:
+        bit_width_impl: where the bit width comes from; at least 2.
+        signed: whether the integers can be negative.
+        narrow_range: leave out one level.
+        rounding_mode: how to round.
+        clamp_gradient: whether the gradient stops or passes where a value is clamped.
+        quant_delay_steps: how many training steps to pass before quantization starts.
+
+    Raises:
+        ConfigurationError: when the options contradict each other.
+
+    >>> from quant_core.components import ConstBitWidth
+    >>> PrescaledIntQuant(ConstBitWidth(8), signed=True)(torch.tensor([0.26]), torch.tensor(0.1))[0]
+    tensor([0.3000])
+    """
+
+    def __init__(
+        self,
+        bit_width_impl: BitWidth,
+        signed: bool = True,
+        narrow_range: bool = False,
+        rounding_mode: str = "ROUND",
+        clamp_gradient: ClampGradient = "masked",
+        quant_delay_steps: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_integer(bit_width_impl, signed)
+        self.bit_width_impl = bit_width_impl
+        self.zero_point_impl = ZeroZeroPoint()
+        self.symmetric = self.zero_on_grid = True
+        self.signed = signed
+        self.narrow_range = narrow_range
+        self.rounding_mode = check_rounding_mode(rounding_mode)
+        self.clamp_gradient: ClampGradient = clamp_gradient
+        self.delay = QuantDelay(quant_delay_steps)
+
+    def forward(self, x: Tensor, scale: Tensor) -> Quantized:
+        """``(value, scale, zero_point, bit_width)`` of ``x`` on the grid of ``scale``, which broadcasts to it."""
+        bit_width = self.bit_width_impl()
+        value = quantize_int(
+            x,
+            scale,
+            0,
+            bit_width if self.bit_width_impl.constant is None else self.bit_width_impl.constant,
+            signed=self.signed,
+            narrow_range=self.narrow_range,
+            rounding_mode=self.rounding_mode,
+            clamp_gradient=self.clamp_gradient,
+        )
+        zero_point = self.zero_point_impl(x, scale, bit_width)
+        return self.delay(x, value), scale, zero_point, bit_width
+
+
+class BinaryQuant(TensorQuant):
+    """``sign(x) · scale``; gradient as :func:`quant_core.ops.quantize_binary`.
+
+    Args:
+        scaling_impl: where the scale comes from.
+        signed: must be true; binary values are −1 and +1.
+        quant_delay_steps: how many training steps to pass before quantization starts.
+
+    Raises:
+        ConfigurationError: when ``signed`` is false.
+
+    >>> from quant_core.components import ConstScaling
+    >>> BinaryQuant(ConstScaling(0.1))(torch.tensor([0.04, -0.6, 3.3]))[0]
+    tensor([ 0.1000, -0.1000,  0.1000])
+    """
+
+    def __init__(self, scaling_impl: Scaling, signed: bool = True, quant_delay_steps: int = 0) -> None:
+        super().__init__()
+        if not signed:
+            raise ConfigurationError(
+                "binary quantization cannot be unsigned",
+                why="its two values are −scale and +scale, got signed=False",
+                fix="Leave signed out, or use an unsigned integer quantizer of 2 bits.",
+            )
+        self.signed = self.symmetric = True
+        self.scaling_impl = scaling_impl
+        self.bit_width_impl = ConstBitWidth(1)
+        self.zero_point_impl = ZeroZeroPoint()
+        self.delay = QuantDelay(quant_delay_steps)
+
+    def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``(scale, 0, 1)`` for ``x``."""
+        scale: Tensor = self.scaling_impl(x)
+        bit_width = self.bit_width_impl()
+        return scale, self.zero_point_impl(x, scale, bit_width), bit_width
+
+    def forward(self, x: Tensor) -> Quantized:
+        """``(value, scale, 0, 1)`` of ``x``."""
+        scale, zero_point, bit_width = self.grid(x)
+        _check_fits(x, scale)
+        return self.delay(x, quantize_binary(self._prepare(x, scale), scale)), scale, zero_point, bit_width
+
+    def _prepare(self, x: Tensor, scale: Tensor) -> Tensor:
+        return x
+
+
+class ClampedBinaryQuant(BinaryQuant):
+    """``sign(clamp(x, −scale, scale)) · scale``: as :class:`BinaryQuant`, but values beyond the scale get no gradient.
+
+    >>> from quant_core.components import ConstScaling
+    >>> x = torch.tensor([0.04, -0.6], requires_grad=True)
+    >>> ClampedBinaryQuant(ConstScaling(0.1))(x)[0].sum().backward()
+    >>> x.grad
+    tensor([0.1000, 0.0000])
+    """
+
+    def _prepare(self, x: Tensor, scale: Tensor) -> Tensor:
+        return tensor_clamp(x, -scale, scale)
+
+
+def _check_integer(bit_width_impl: BitWidth, signed: bool) -> None:
+    if not isinstance(signed, bool):
+        raise ConfigurationError(
+            f"signed={signed!r} is neither True nor False",
+            why="the sign decides the integer range",
+            fix="Set signed to True or False.",
+        )
+    bits = bit_width_impl.constant
+    if bits is not None and bits < 2:
+        raise ConfigurationError(
+            f"bit_width={bits:g} is too small for an integer quantizer",
+            why=f"an integer quantizer needs at least 2 bits, got {bits:g}",
+            fix="Use BinaryQuant for one bit, or set bit_width to 2 or more.",
+        )
+
+
+def _check_fits(x: Tensor, scale: Tensor) -> None:
+    """A scale may be broadcast to the tensor, never the tensor to the scale."""
+    sizes = zip(reversed(scale.shape), reversed(x.shape), strict=False)
+    if scale.dim() > x.dim() or any(own not in (1, size) for own, size in sizes):
+        raise InputError(
+            f"a scale of shape {tuple(scale.shape)} does not fit a tensor of shape {tuple(x.shape)}",
+            why="each axis of the scale is 1 or the size of the tensor's axis, counted from the last",
+            fix="Check which axis holds the channels: (1, C, 1, 1) for images, (1, C) after a linear layer.",
+        )

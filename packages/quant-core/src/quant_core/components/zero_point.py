@@ -1,0 +1,73 @@
+"""Where the zero-point comes from: the integer that stands for the real number 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from quant_core.errors import ConfigurationError
+
+
+class ZeroPoint(nn.Module):
+    """Base of all zero-points: ``forward(x, scale, bit_width)`` gives an integer-valued tensor broadcastable to ``x``.
+
+    ``constant`` holds the number 0 when the zero-point is always 0, which saves two passes over memory.
+    """
+
+    constant: float | None = None
+
+    def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
+        """The zero-point for ``x`` on a grid of that scale and bit width."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(x, scale, bit_width)")
+
+
+class ZeroZeroPoint(ZeroPoint):
+    """The zero-point 0: symmetric quantization.
+
+    >>> ZeroZeroPoint()(torch.ones(3), torch.tensor(0.1), torch.tensor(8.0))
+    tensor(0.)
+    """
+
+    constant = 0.0
+    zero_point: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
+
+    def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
+        """The number 0, a 0-dim tensor."""
+        return self.zero_point
+
+
+class ConstZeroPoint(ZeroPoint):
+    """A fixed integer zero-point, per tensor (a number) or per channel (nested numbers of the scale's shape).
+
+    Args:
+        zero_point_init: whole numbers inside of the integer range of the quantizer.
+
+    Raises:
+        ConfigurationError: when a number is not whole.
+
+    >>> ConstZeroPoint(3)(torch.ones(3), torch.tensor(0.1), torch.tensor(8.0))
+    tensor(3.)
+    """
+
+    zero_point: Tensor
+
+    def __init__(self, zero_point_init: float | Sequence[float] | Tensor) -> None:
+        super().__init__()
+        zero_point = torch.as_tensor(zero_point_init, dtype=torch.get_default_dtype()).detach().clone()
+        if not torch.equal(zero_point, zero_point.round()):
+            raise ConfigurationError(
+                f"zero_point_init={zero_point_init!r} is not an integer",
+                why="a zero-point is the integer that stands for 0, so that 0 is represented exactly",
+                fix="Round it, for example to the number of steps between the lowest level and 0.",
+            )
+        self.register_buffer("zero_point", zero_point)
+
+    def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
+        """The fixed zero-point."""
+        return self.zero_point

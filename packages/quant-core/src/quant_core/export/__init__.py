@@ -1,0 +1,43 @@
+"""From a model to a target's file: capture, check, lower, verify.
+
+>>> import torch
+>>> from quant_core.export import capture
+>>> program = capture(torch.nn.Linear(4, 2), (torch.zeros(1, 4),))
+>>> [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+['aten.linear.default']
+"""
+
+from quant_core.export.artifact import Artifact, Trace
+from quant_core.export.capture import capture
+from quant_core.export.check import CheckReport, Refusal, check
+from quant_core.export.grid import grids
+from quant_core.export.lower import lower
+from quant_core.export.pipeline import Exported, compare, export
+from quant_core.export.program import Program, Quantizer, is_quantizer
+from quant_core.export.provenance import Provenance
+from quant_core.export.signature import CallSignature
+from quant_core.export.spec import verify_spec
+from quant_core.export.verify import Divergence, Verification, verify
+
+__all__ = [
+    "Artifact",
+    "CallSignature",
+    "CheckReport",
+    "Divergence",
+    "Exported",
+    "Program",
+    "Provenance",
+    "Quantizer",
+    "Refusal",
+    "Trace",
+    "Verification",
+    "capture",
+    "check",
+    "compare",
+    "export",
+    "grids",
+    "is_quantizer",
+    "lower",
+    "verify",
+    "verify_spec",
+]

@@ -1,0 +1,206 @@
+"""What a target cannot take, found before lowering: every refusal at once, each with its place, constraint, value and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from quant_core.errors import UnsupportedError
+from quant_core.export.program import Program, Quantizer, is_quantizer
+from quant_core.plugins import Capabilities, QuantSupport, Registry, Target, registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """One thing that a target cannot take.
+
+    Attributes:
+        where: its place in the model.
+        op: the op concerned.
+        actual: what the model has.
+        constraint: what the target takes.
+        fix: what the user can do.
+    """
+
+    where: str
+    op: str
+    actual: str
+    constraint: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.op} with {self.actual}\n  at {self.where}\n  {self.constraint}\n  {self.fix}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """The answer of :func:`check`.
+
+    Attributes:
+        target: the name of the target.
+        refusals: everything that it cannot take, in the order of the program.
+    """
+
+    target: str
+    refusals: tuple[Refusal, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the target takes the program."""
+        return not self.refusals
+
+    def __str__(self) -> str:
+        if self.ok:
+            return f"target {self.target!r} takes this model"
+        count = len(self.refusals)
+        head = f"target {self.target!r} cannot take this model: {count} {'refusal' if count == 1 else 'refusals'}"
+        return "\n".join([head, *(str(refusal) for refusal in self.refusals)])
+
+    def raise_if_refused(self) -> None:
+        """Raise what stands in the report.
+
+        Raises:
+            UnsupportedError: when there is a refusal; its ``refusals`` attribute holds all of them.
+        """
+        if self.ok:
+            return
+        first = self.refusals[0]
+        rest = "\n".join(str(refusal) for refusal in self.refusals[1:])
+        error = UnsupportedError(
+            f"target {self.target!r} cannot lower {first.op} with {first.actual}",
+            where=first.where,
+            why=first.constraint,
+            fix=first.fix + (f"\nand {len(self.refusals) - 1} more:\n{rest}" if rest else ""),
+        )
+        error.refusals = self.refusals
+        raise error
+
+
+def check(program: Program, target: str, *, plugins: Registry | None = None) -> CheckReport:
+    """Ask what a target cannot take, from what it declares about itself; nothing is lowered.
+
+    Args:
+        program: a captured model.
+        target: the name of a registered target.
+        plugins: the registry to look in; the process-wide one by default.
+
+    Raises:
+        UnknownNameError: when no installed package registers the target; says what to install.
+    """
+    known = plugins or registry()
+    entry = known.target(target).item
+    others = [registered.item for name, registered in known.targets.items() if name != target]
+    refusals = [
+        *_foreign_ops(program, entry),
+        *(refusal for q in program.quantizers for refusal in _refusals(q, entry, others)),
+    ]
+    return CheckReport(target=target, refusals=tuple(refusals))
+
+
+def _foreign_ops(program: Program, target: Target) -> Iterator[Refusal]:
+    allowed = target.capabilities.aten
+    for node in program.graph.nodes:
+        if node.op != "call_function" or is_quantizer(node):
+            continue
+        name = str(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
+        if name is None or (name.startswith("aten.") and (allowed is None or name.removeprefix("aten.") in allowed)):
+            continue
+        yield Refusal(
+            where=str(program.where(node)),
+            op=name,
+            actual=f"node {node.name!r}",
+            constraint=f"{target.name} takes aten and quant operations"
+            + ("" if allowed is None else f", of aten only {', '.join(sorted(allowed))}"),
+            fix="Replace the operation, or keep it out of the exported part of the model.",
+        )
+
+
+def _refusals(quantizer: Quantizer, target: Target, others: list[Target]) -> Iterator[Refusal]:
+    kind = f"{quantizer.op} {quantizer.role}"
+    support = target.capabilities.quant.get(kind)
+    place = str(quantizer.where)
+    takers = [other.name for other in others if takes(quantizer, other.capabilities)]
+    elsewhere = f", or export to a target that takes it ({', '.join(takers)})." if takers else "."
+    if support is None:
+        yield Refusal(
+            where=place,
+            op=quantizer.op,
+            actual=f"the role {quantizer.role}",
+            constraint=f"{target.name} takes {', '.join(sorted(target.capabilities.quant)) or 'no quantizers'}",
+            fix=f"Use another quantizer here{elsewhere}",
+        )
+        return
+    for actual, constraint, remedy in _broken(quantizer, support):
+        yield Refusal(
+            where=place,
+            op=quantizer.op,
+            actual=actual,
+            constraint=f"{target.name} supports {constraint} for {quantizer.role}s",
+            fix=f"{remedy}{elsewhere}",
+        )
+
+
+def takes(quantizer: Quantizer, capabilities: Capabilities) -> bool:
+    """Whether a target with these capabilities takes a quantizer."""
+    support = capabilities.quant.get(f"{quantizer.op} {quantizer.role}")
+    return support is not None and not any(True for _ in _broken(quantizer, support))
+
+
+def _broken(quantizer: Quantizer, support: QuantSupport) -> Iterator[tuple[str, str, str]]:
+    """``(actual value, what is supported, remedy)`` for each constraint that a quantizer breaks."""
+    prefix = "" if quantizer.role == "activation" else f"{quantizer.role}_"
+    if quantizer.scale is None or quantizer.zero_point is None or quantizer.bit_width is None:
+        yield "a grid computed at run time", "constant grids", "Use a quantizer with a stored scale"
+        return
+    if quantizer.bit_width not in support.bit_widths:
+        nearest = min(support.bit_widths, key=lambda bits: abs(bits - (quantizer.bit_width or 0)))
+        yield (
+            f"bit_width={quantizer.bit_width:g}",
+            f"bit_width {_numbers(support.bit_widths)}",
+            f"Set {prefix}bit_width={nearest} on this layer",
+        )
+    if quantizer.signed not in support.signed:
+        yield f"signed={quantizer.signed}", f"signed={not quantizer.signed}", f"Set {prefix}signed={not quantizer.signed}"
+    if quantizer.narrow_range not in support.narrow_range:
+        yield (
+            f"narrow_range={quantizer.narrow_range}",
+            f"narrow_range={not quantizer.narrow_range}",
+            f"Set {prefix}narrow_range={not quantizer.narrow_range} on this layer",
+        )
+    if support.zero_point == "zero" and bool(torch.any(quantizer.zero_point != 0)):
+        yield "a zero_point other than 0", "zero_point 0", "Use a symmetric quantizer (zero_point_impl=ZeroZeroPoint)"
+    if quantizer.granularity not in support.granularity:
+        words = ", ".join(sorted(support.granularity))
+        yield (
+            f"a {quantizer.granularity} scale",
+            f"{words} scales",
+            f"Set {prefix}scaling_per_output_channel={'per_channel' in support.granularity} on this layer",
+        )
+    if quantizer.role == "activation" and quantizer.rounding_mode not in support.rounding_modes:
+        words = ", ".join(sorted(support.rounding_modes))
+        yield (
+            f"rounding_mode={quantizer.rounding_mode!r}",
+            f"rounding_mode {words}",
+            f"Set {prefix}rounding_mode={min(support.rounding_modes)!r} on this layer",
+        )
+    if support.scale == "power_of_two" and not _is_power_of_two(quantizer.scale):
+        yield (
+            f"scale {quantizer.scale.flatten()[0].item():g}",
+            "power-of-two scales",
+            "Restrict the scale to a power of two",
+        )
+
+
+def _is_power_of_two(scale: torch.Tensor) -> bool:
+    mantissa, _ = torch.frexp(scale)
+    return bool(torch.all(mantissa == 0.5))
+
+
+def _numbers(values: frozenset[int]) -> str:
+    """``2 to 8`` for a run, else the numbers one by one."""
+    ordered = sorted(values)
+    if len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1:
+        return f"{ordered[0]} to {ordered[-1]}"
+    return ", ".join(map(str, ordered))

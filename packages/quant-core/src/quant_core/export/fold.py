@@ -1,0 +1,148 @@
+"""The folding pass: everything that depends only on parameters becomes a constant, and quantized constants become integers.
+
+After the pass the graph holds
+
+- ``quant::dequantize(integers, scale, zero_point)`` for each quantized weight or bias, with the integers in the smallest
+  type that holds their range;
+- for each activation quantizer its op, with constant scale, zero-point and bit width;
+- constants named after what they belong to: ``conv1.weight``, ``conv1.weight_scale``, ``relu1.act_quant.scale``;
+- nodes named after the module that they come from: ``conv1_conv2d``, ``relu1_act_quant``.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+
+from quant_core.export.builder import ProgramBuilder, identifier
+from quant_core.export.program import constant_inputs
+from quant_core.export.provenance import ModuleMap
+from quant_core.ops.integer import integer_range, quantize_levels
+
+_QUANT = torch.ops.quant
+_FOLDABLE = (_QUANT.int.default, _QUANT.binary.default, _QUANT.ternary.default)
+_PARTS = {
+    _QUANT.int.default: {1: "scale", 2: "zero_point", 3: "bit_width"},
+    _QUANT.binary.default: {1: "scale"},
+    _QUANT.ternary.default: {1: "scale"},
+    _QUANT.trunc.default: {1: "scale", 2: "zero_point", 3: "output_scale", 4: "output_bit_width"},
+}
+_INTEGER_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32)
+
+
+def fold(exported: ExportedProgram, modules: ModuleMap) -> ExportedProgram:
+    """Build a new program in which constants are folded; the given one is left as it is."""
+    return _Folding(exported, modules).program()
+
+
+class _Folding:
+    """The values of constant nodes, and the program that is being built from what remains."""
+
+    def __init__(self, exported: ExportedProgram, modules: ModuleMap) -> None:
+        self.nodes = list(exported.graph.nodes)
+        self.modules = modules
+        self.targets = constant_inputs(exported)
+        self.values = _evaluate_constants(exported, self.targets)
+        self.builder = ProgramBuilder(exported)
+
+    def program(self) -> ExportedProgram:
+        body = [node for node in self.nodes if node not in self.values]
+        needed = {used: user for user in reversed(body) for used in user.all_input_nodes if used in self.values}
+        for node in self.nodes:
+            if node in needed and node.target in _FOLDABLE:
+                self._dequantize(node)
+            elif node in needed:
+                self.builder.new[node] = self.builder.constant(self._constant_name(node, needed[node]), self.values[node])
+        for node in body:
+            if node.op not in ("placeholder", "output"):
+                self.builder.copy(node, self._node_name(node))
+        return self.builder.finish()
+
+    def _dequantize(self, node: fx.Node) -> None:
+        """Put integers, scale and zero-point in the place of a quantizer whose input is constant."""
+        scale = self._value(node.args[1])
+        if node.target is _QUANT.int.default:
+            zero_point, bits = self._value(node.args[2]), float(self._value(node.args[3]))
+            signed, narrow = bool(node.kwargs["signed"]), bool(node.kwargs["narrow_range"])
+            low, high = integer_range(bits, signed=signed, narrow_range=narrow)
+            mode = str(node.kwargs["rounding_mode"])
+            levels = quantize_levels(self._value(node.args[0]), scale, zero_point, low, high, mode)
+        else:
+            narrow = node.target is _QUANT.ternary.default
+            zero_point, bits, signed = torch.zeros_like(scale), 2.0 if narrow else 1.0, True
+            low, high, levels = -1.0, 1.0, torch.round(self._value(node) / scale)
+        integers = levels.to(torch.float64).clamp(low, high).to(_smallest_type(low, high))
+        base = self._tensor_name(node)
+        operands = (
+            self.builder.constant(base, integers),
+            self.builder.constant(f"{base}_scale", scale),
+            self.builder.constant(f"{base}_zero_point", zero_point),
+        )
+        options = {"bit_width": bits, "signed": signed, "narrow_range": narrow}
+        name = identifier(f"{base}_dequantized")
+        self.builder.replace(node, _QUANT.dequantize.default, operands, options, name)
+
+    def _constant_name(self, node: fx.Node, user: fx.Node) -> str:
+        target = self.targets.get(node.name, "")
+        if target and ".lifted_tensor_" not in f".{target}":
+            return target
+        parts = _PARTS.get(user.target, {})
+        position = next((index for index, used in enumerate(user.args) if used is node), None)
+        path = self.modules.locate(user if position in parts else node).path
+        part = parts[position] if position in parts else _op_name(node)
+        return f"{path}.{part}" if path else part
+
+    def _tensor_name(self, node: fx.Node) -> str:
+        """The name of the parameter that a quantizer quantizes, else one from the quantizer's own."""
+        source = node.args[0]
+        if isinstance(source, fx.Node) and source.name in self.targets:
+            return self.targets[source.name]
+        return f"{self.modules.locate(node).path}.value"
+
+    def _node_name(self, node: fx.Node) -> str:
+        path = self.modules.locate(node).path
+        words = [path] if node.target in _PARTS else [path, _op_name(node)]
+        return identifier("_".join(word for word in words if word))
+
+    def _value(self, argument: Any) -> Tensor:
+        value: Tensor = self.values[argument]
+        return value
+
+
+def _evaluate_constants(exported: ExportedProgram, targets: Mapping[str, str]) -> dict[fx.Node, Any]:
+    """The value of each node that depends on no input."""
+    values: dict[fx.Node, Any] = {}
+    for node in exported.graph.nodes:
+        if node.op == "placeholder" and node.name in targets:
+            target = targets[node.name]
+            values[node] = exported.state_dict.get(target, exported.constants.get(target))
+        elif node.op == "call_function" and _is_constant(node, values):
+            args = fx.map_arg(node.args, values.__getitem__)
+            kwargs = fx.map_arg(node.kwargs, values.__getitem__)
+            with torch.no_grad():
+                values[node] = node.target(*args, **kwargs)
+    return values
+
+
+def _is_constant(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
+    if node.is_impure() or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        return False
+    if not all(used in values for used in node.all_input_nodes):
+        return False
+    return node.target is operator.getitem or isinstance(node.target, torch._ops.OpOverload)
+
+
+def _smallest_type(low: float, high: float) -> torch.dtype:
+    return next(kind for kind in _INTEGER_TYPES if torch.iinfo(kind).min <= low and high <= torch.iinfo(kind).max)
+
+
+def _op_name(node: fx.Node) -> str:
+    """``conv2d`` for ``aten.conv2d.default``."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target.name().partition("::")[2].partition(".")[0]
+    return getattr(node.target, "__name__", str(node.target))

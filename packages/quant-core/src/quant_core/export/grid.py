@@ -1,0 +1,91 @@
+"""Which values of a program lie on a quantization grid: the metadata that an integer target fuses by.
+
+A quantizer puts its output on a grid. Operations that only move or select values leave them on it; everything else leaves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import torch
+from torch import fx
+
+from quant_core.export.program import Program, Quantizer
+
+_aten = torch.ops.aten
+
+_MOVES: Final = frozenset(
+    {
+        _aten.clone.default,
+        _aten.contiguous.default,
+        _aten.dropout.default,
+        _aten.expand.default,
+        _aten.flatten.using_ints,
+        _aten.permute.default,
+        _aten.reshape.default,
+        _aten.select.int,
+        _aten.slice.Tensor,
+        _aten.squeeze.dim,
+        _aten.squeeze.dims,
+        _aten.transpose.int,
+        _aten.unflatten.int,
+        _aten.unsqueeze.default,
+        _aten.view.default,
+    }
+)
+"""Ops that move values: a per-tensor grid survives them."""
+
+_SELECTS: Final = frozenset(
+    {
+        _aten.adaptive_max_pool1d.default,
+        _aten.adaptive_max_pool2d.default,
+        _aten.max_pool1d.default,
+        _aten.max_pool2d.default,
+        _aten.max_pool3d.default,
+        _aten.relu.default,
+    }
+)
+"""Ops that select among values (or zero) at the same place of the channel axis: every grid survives them."""
+
+_JOINS: Final = frozenset({_aten.cat.default, _aten.stack.default})
+"""Ops that join values: a per-tensor grid survives when it is that of all operands."""
+
+
+def grids(program: Program) -> Mapping[str, Quantizer]:
+    """For each node whose value lies on a grid, by name, the quantizer that the grid comes from.
+
+    Law: a value in the mapping is ``(q − zero_point) · scale`` of that quantizer for integers ``q`` in its range.
+    """
+    found = {quantizer.name: quantizer for quantizer in program.quantizers}
+    for node in program.graph.nodes:
+        if node.op != "call_function" or node.name in found:
+            continue
+        sources = [found.get(used.name) for used in node.all_input_nodes]
+        first = sources[0] if sources else None
+        if first is None:
+            continue
+        whole = first.granularity == "per_tensor"
+        if (
+            (node.target in _MOVES and whole)
+            or (node.target in _SELECTS and _zero_is_on(first, node))
+            or (node.target in _JOINS and whole and all(_equal(first, other) for other in sources))
+        ):
+            found[node.name] = first
+    return MappingProxyType(found)
+
+
+def _zero_is_on(quantizer: Quantizer, node: fx.Node) -> bool:
+    """A rectifier needs the real number 0 among the levels; an integer zero-point in range puts it there."""
+    return node.target is not _aten.relu.default or quantizer.op == "quant::int"
+
+
+def _equal(one: Quantizer, other: Quantizer | None) -> bool:
+    if other is None or one.scale is None or other.scale is None or one.zero_point is None or other.zero_point is None:
+        return False
+    same_numbers = torch.equal(one.scale, other.scale) and torch.equal(one.zero_point, other.zero_point)
+    kind, other_kind = (
+        (q.op == "quant::binary", q.bit_width, q.signed, q.narrow_range) for q in (one, other)
+    )
+    return same_numbers and kind == other_kind

@@ -1,0 +1,52 @@
+"""From a program to an artifact: check, then hand it to the exporter that the target names."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from quant_core.errors import LoweringError, QuantError, UnknownNameError, did_you_mean
+from quant_core.export.artifact import Artifact
+from quant_core.export.check import check
+from quant_core.export.program import Program
+from quant_core.plugins import Registry, load_attribute, registry
+
+
+def lower(program: Program, target: str, *, plugins: Registry | None = None, **options: Any) -> Artifact:
+    """Lower a program to a target.
+
+    Args:
+        program: a captured model.
+        target: the name of a registered target.
+        plugins: the registry to look in; the process-wide one by default.
+        **options: keyword options of the target's exporter.
+
+    Raises:
+        UnsupportedError: when the target cannot take the program; holds every refusal.
+        UnknownNameError: for an unknown target or option.
+        LoweringError: when the exporter fails on a program that its target declares to take.
+    """
+    known = plugins or registry()
+    registered = known.target(target)
+    check(program, target, plugins=known).raise_if_refused()
+    exporter = load_attribute(registered.item.exporter)
+    accepted = [name for name in inspect.signature(exporter).parameters if name != "program"]
+    for name in options:
+        if name not in accepted:
+            raise UnknownNameError(
+                f"target {target!r} has no option {name!r}",
+                why=f"its options are {', '.join(accepted) or 'none'}",
+                fix=did_you_mean(name, accepted),
+            )
+    try:
+        artifact: Artifact = exporter(program, **options)
+    except QuantError:
+        raise
+    except Exception as failure:
+        raise LoweringError(
+            f"target {target!r} failed to lower this model",
+            where=f"{registered.distribution} {registered.version}",
+            why=f"{type(failure).__name__}: {failure}",
+            fix="This is a defect of the target, which declares to take the model; report it with the cause of this error.",
+        ) from failure
+    return artifact

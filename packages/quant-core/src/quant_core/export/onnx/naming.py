@@ -1,0 +1,119 @@
+"""Names in an ONNX model: those of the user's modules, and nothing of the tool that wrote them.
+
+- nodes and their values: module path and operator, ``features.0/Conv``;
+- results of activation quantizers: the path of the quantizer, ``relu1.act_quant``;
+- initializers: qualified names, ``conv1.weight``; those that a node needs besides, after the node: ``Reshape/shape``;
+- inputs: the arguments of ``forward``; outputs: ``output``, or their keys or numbers where there are several;
+- axes of varying size: ``batch`` for the first axis, else the input's name and the number of the axis.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from torch.utils import _pytree as pytree
+
+from quant_core.export.signature import CallSignature
+
+MARK: Final = "quantizer"
+_SCOPES: Final = "pkg.torch.onnx.name_scopes"
+_SYMBOL: Final = re.compile(r"\bs\d+\b")
+
+
+def tidy(model: Any, signature: CallSignature) -> dict[str, str]:
+    """Rename everything in an ``onnx_ir`` model in place, drop the metadata of the exporter.
+
+    Returns:
+        The name of the value of each marked quantizer, by the quantizer's name.
+    """
+    graph = model.graph
+    taken: set[str] = {value.name for value in graph.inputs} | set(graph.initializers)
+    outputs = dict(zip(_output_names(signature), graph.outputs, strict=True))
+    produced = {id(value): name for name, value in outputs.items() if value.producer() is not None}
+    taken |= set(produced.values())
+    marked: dict[str, str] = {}
+    for node in graph:
+        node.name = _free(_node_name(node), taken)
+        for index, value in enumerate(node.outputs):
+            quantizer = value.metadata_props.get(MARK)
+            if id(value) in produced:
+                value.name = produced[id(value)]
+            elif quantizer is not None:
+                value.name = _free(_path(node), taken)
+            else:
+                value.name = node.name if index == 0 else f"{node.name}:{index}"
+            if quantizer is not None:
+                marked[quantizer] = value.name
+    _name_helpers(graph, taken)
+    _name_axes(graph)
+    _drop_metadata(model)
+    return marked
+
+
+def _node_name(node: Any) -> str:
+    path = _path(node)
+    return f"{path}/{node.op_type}" if path else str(node.op_type)
+
+
+def _path(node: Any) -> str:
+    """The path of the module that a node comes from; a quantizer counts as one module."""
+    scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "['', '']"))
+    path: str = scopes[-2] if len(scopes) > 1 else ""
+    return path.partition(".tensor_quant")[0]
+
+
+def _free(name: str, taken: set[str]) -> str:
+    candidate, number = name, 1
+    while candidate in taken:
+        candidate = f"{name}_{number}"
+        number += 1
+    taken.add(candidate)
+    return candidate
+
+
+def _output_names(signature: CallSignature) -> Iterator[str]:
+    count = signature.out_spec.num_leaves
+    if count == 1:
+        yield "output"
+        return
+    leaves, _ = pytree.tree_flatten_with_path(signature.nest(list(range(count))))
+    for path, _leaf in leaves:
+        words = [str(getattr(step, "key", getattr(step, "idx", getattr(step, "name", "")))) for step in path]
+        name = ".".join(words)
+        yield f"output_{name}" if name[:1].isdigit() else name
+
+
+def _name_helpers(graph: Any, taken: set[str]) -> None:
+    """Initializers that the exporter made up are named after the node that uses them."""
+    for value in list(graph.initializers.values()):
+        if not re.fullmatch(r"val_\d+", value.name or ""):
+            continue
+        user, index = next(iter(value.uses()))
+        value.name = _free(f"{user.name}/input_{index}", taken)
+
+
+def _name_axes(graph: Any) -> None:
+    names: dict[str, str] = {}
+    for value in graph.inputs:
+        for axis, size in enumerate(value.shape or ()):
+            for symbol in _SYMBOL.findall(str(size)):
+                names.setdefault(symbol, "batch" if axis == 0 else f"{value.name}_axis_{axis}")
+    values = [*graph.inputs, *graph.outputs, *(value for node in graph for value in node.outputs)]
+    for value in values:
+        for axis, size in enumerate(value.shape or ()):
+            text = str(size)
+            if not isinstance(size, int) and _SYMBOL.search(text):
+                value.shape[axis] = _SYMBOL.sub(lambda match: names.get(match.group(), match.group()), text)
+
+
+def _drop_metadata(model: Any) -> None:
+    graph = model.graph
+    for owner in (model, graph, *graph.inputs, *graph.outputs, *graph.initializers.values(), *graph):
+        owner.metadata_props.clear()
+        owner.doc_string = None
+    for node in graph:
+        for value in node.outputs:
+            value.metadata_props.clear()

@@ -1,0 +1,191 @@
+"""What a model becomes when it is captured: a graph of ``aten`` and ``quant::`` ops with every quantity a named field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from quant_core.export.provenance import ModuleMap, Provenance
+from quant_core.export.signature import CallSignature, signature_of
+
+Role = Literal["weight", "bias", "activation"]
+GranularityName = Literal["per_tensor", "per_channel", "per_group"]
+
+_ACTIVATION_OPS: Mapping[Any, str] = {
+    torch.ops.quant.int.default: "quant::int",
+    torch.ops.quant.binary.default: "quant::binary",
+    torch.ops.quant.ternary.default: "quant::ternary",
+    torch.ops.quant.trunc.default: "quant::trunc",
+}
+_CONSTANT_OP = torch.ops.quant.dequantize.default
+_BIAS_ARGUMENT = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantizer:
+    """One quantizer of a program.
+
+    Attributes:
+        name: the name of its node, unique in the program and made from the module path.
+        op: the dialect op. A folded weight or bias reports the op that it was folded from.
+        role: what is quantized.
+        where: its place in the model.
+        scale: constant tensor, or ``None`` where it is computed at run time.
+        zero_point: constant tensor, or ``None`` where it is computed at run time.
+        bit_width: number of bits, or ``None`` where it is computed at run time.
+        signed: whether the integers can be negative.
+        narrow_range: whether one level is left out.
+        rounding_mode: how it rounds.
+        integers: the quantized values of a weight or bias; ``None`` for activations.
+        shape: the shape of the tensor that is quantized.
+    """
+
+    name: str
+    op: str
+    role: Role
+    where: Provenance
+    scale: Tensor | None
+    zero_point: Tensor | None
+    bit_width: float | None
+    signed: bool
+    narrow_range: bool
+    rounding_mode: str
+    integers: Tensor | None
+    shape: tuple[Any, ...]
+
+    @property
+    def axis(self) -> int | None:
+        """The axis of the tensor along which the scale varies; ``None`` when it does not."""
+        if self.scale is None or self.scale.numel() == 1:
+            return None
+        larger = [index for index, size in enumerate(self.scale.shape) if size != 1]
+        return larger[0] + len(self.shape) - self.scale.dim() if len(larger) == 1 else None
+
+    @property
+    def granularity(self) -> GranularityName:
+        """Told by the shape of the scale."""
+        if self.scale is None or self.scale.numel() == 1:
+            return "per_tensor"
+        return "per_group" if self.axis is None else "per_channel"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A captured model.
+
+    Attributes:
+        exported: the graph, with constants folded; its node names are made from module paths.
+        modules: where its nodes come from.
+
+    What depends only on parameters is folded: weights and biases are integers behind ``quant::dequantize`` nodes, scales and
+    zero-points are constants named after their quantizer.
+    """
+
+    exported: ExportedProgram
+    modules: ModuleMap
+
+    @property
+    def graph(self) -> fx.Graph:
+        """The graph; read it, and build a new program to change it."""
+        return self.exported.graph
+
+    @cached_property
+    def constants(self) -> Mapping[str, Tensor]:
+        """The tensor of each constant, by the name of its placeholder node."""
+        return dict(_constants(self.exported))
+
+    @cached_property
+    def quantizers(self) -> tuple[Quantizer, ...]:
+        """All quantizers, in the order of the graph."""
+        return tuple(self._quantizer(node) for node in self.graph.nodes if is_quantizer(node))
+
+    @cached_property
+    def signature(self) -> CallSignature:
+        """How it is called."""
+        return signature_of(self.exported)
+
+    def where(self, node: fx.Node) -> Provenance:
+        """The place in the model that a node comes from."""
+        return self.modules.locate(node)
+
+    def constant(self, node: Any) -> Tensor | None:
+        """The tensor of a constant node; ``None`` for everything else."""
+        return self.constants.get(node.name) if isinstance(node, fx.Node) else None
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """What the captured program computes; inputs and outputs as the model takes and returns them."""
+        return self.exported.module()(*args, **kwargs)
+
+    def _quantizer(self, node: fx.Node) -> Quantizer:
+        constant = node.target is _CONSTANT_OP
+        op = _folded_op(node) if constant else _ACTIVATION_OPS[node.target]
+        attributes = node.kwargs
+        scale, zero_point, bit_width = self._grid(node, op)
+        return Quantizer(
+            name=node.name,
+            op=op,
+            role=_role(node) if constant else "activation",
+            where=self.where(node),
+            scale=scale,
+            zero_point=zero_point,
+            bit_width=bit_width,
+            signed=bool(attributes.get("signed", True)),
+            narrow_range=bool(attributes.get("narrow_range", False)),
+            rounding_mode=str(attributes.get("rounding_mode", "ROUND")),
+            integers=self.constant(node.args[0]) if constant else None,
+            shape=tuple(node.meta["val"].shape),
+        )
+
+    def _grid(self, node: fx.Node, op: str) -> tuple[Tensor | None, Tensor | None, float | None]:
+        scale, zero = self.constant(node.args[1]), torch.zeros(())
+        if node.target is _CONSTANT_OP:
+            return scale, self.constant(node.args[2]), float(node.kwargs["bit_width"])  # type: ignore[arg-type]
+        if op == "quant::int":
+            return scale, self.constant(node.args[2]), _number(self.constant(node.args[3]))
+        if op == "quant::trunc":
+            return self.constant(node.args[3]), self.constant(node.args[2]), _number(self.constant(node.args[4]))
+        return scale, zero, 1.0 if op == "quant::binary" else 2.0
+
+
+def is_quantizer(node: fx.Node) -> bool:
+    """Whether a node is one of the ``quant::`` ops."""
+    return node.op == "call_function" and (node.target in _ACTIVATION_OPS or node.target is _CONSTANT_OP)
+
+
+def constant_inputs(exported: ExportedProgram) -> dict[str, str]:
+    """Placeholder name → fully qualified name of every parameter, buffer and constant tensor."""
+    kinds = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+    return {
+        spec.arg.name: spec.target
+        for spec in exported.graph_signature.input_specs
+        if spec.kind in kinds and spec.target is not None
+    }
+
+
+def _constants(exported: ExportedProgram) -> Iterator[tuple[str, Tensor]]:
+    for name, target in constant_inputs(exported).items():
+        found = exported.state_dict.get(target, exported.constants.get(target))
+        if isinstance(found, Tensor):
+            yield name, found.detach()
+
+
+def _number(tensor: Tensor | None) -> float | None:
+    return float(tensor) if tensor is not None and tensor.numel() == 1 else None
+
+
+def _folded_op(node: fx.Node) -> str:
+    return "quant::binary" if node.kwargs["bit_width"] == 1 else "quant::int"
+
+
+def _role(node: fx.Node) -> Role:
+    """A constant that is the third argument of an operation such as a convolution is its bias."""
+    user = next(iter(node.users), None)
+    is_bias = user is not None and len(user.args) > _BIAS_ARGUMENT and user.args[_BIAS_ARGUMENT] is node
+    return "bias" if is_bias else "weight"

@@ -1,0 +1,214 @@
+"""Whether an artifact computes what the model computes, and where it first does not.
+
+Two programs that add floats in a different order may round a value that lies on the border between two levels to different
+sides. From there on all values differ, though neither is wrong. The comparison therefore walks the program quantizer by
+quantizer: each is computed by torch from the values that the *artifact* gave for the ones before it, so that every difference
+shows where it arises. A difference of one step whose value lies on the border is a *tie* and is counted; any other one is a
+divergence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from quant_core.errors import VerificationError
+from quant_core.export.artifact import Artifact
+from quant_core.export.grid import grids
+from quant_core.export.program import Program, Quantizer, is_quantizer
+
+_TIE_DISTANCE = 1e-3
+_TIE_RELATIVE = 1e-5
+_FLOAT_RELATIVE = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """The first place where an artifact computes something else.
+
+    Attributes:
+        where: its place in the model, or the number of an output.
+        difference: the largest difference there, in units.
+        steps: the same in steps of the scale there; ``None`` where the value is not quantized.
+    """
+
+    where: str
+    difference: float
+    steps: float | None
+
+    def __str__(self) -> str:
+        steps = "" if self.steps is None else f" ({self.steps:g} steps)"
+        return f"{self.where}: largest difference {self.difference:g}{steps}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """The answer of :func:`verify`.
+
+    Attributes:
+        target: the target of the artifact.
+        max_difference: the largest difference of an output, in units, from the inputs to the end.
+        max_steps: the same in steps of the output's scale; ``None`` where no output is quantized.
+        ties: how many values lay on the border between two levels and were rounded to different sides.
+        compared: how many quantizers were compared one by one.
+        first_divergence: the first difference that is not a tie; ``None`` when there is none.
+    """
+
+    target: str
+    max_difference: float
+    max_steps: float | None
+    ties: int
+    compared: int
+    first_divergence: Divergence | None
+
+    @property
+    def equal(self) -> bool:
+        """Whether the artifact computes what the model computes."""
+        return self.first_divergence is None
+
+    def __str__(self) -> str:
+        verdict = "equals the model" if self.equal else f"differs, first at {self.first_divergence}"
+        steps = "" if self.max_steps is None else f", {self.max_steps:g} steps"
+        return (
+            f"{self.target} {verdict}; largest difference {self.max_difference:g}{steps}; "
+            f"{self.ties} ties in {self.compared} quantizers"
+        )
+
+    def raise_if_different(self) -> None:
+        """Raise what stands in the report.
+
+        Raises:
+            VerificationError: when the artifact computes something else.
+        """
+        if self.first_divergence is not None:
+            raise VerificationError(
+                f"the {self.target} artifact computes something else than the model",
+                where=self.first_divergence.where,
+                why=f"the first difference is {self.first_divergence.difference:g}"
+                + ("" if self.first_divergence.steps is None else f", {self.first_divergence.steps:g} steps of the scale"),
+                fix="This is a defect of the target; report it with the model. Nothing was written.",
+            )
+
+
+def verify(
+    program: Program,
+    artifact: Artifact,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    reference: Any = None,
+) -> Verification:
+    """Run an artifact and compare it with the program that it was lowered from.
+
+    Args:
+        program: the captured model.
+        artifact: what a target made of it.
+        args: inputs to compare on.
+        kwargs: keyword inputs.
+        reference: what the model itself gives for these inputs; by default what the program gives.
+
+    Raises:
+        ArtifactError: when the artifact cannot be run.
+    """
+    inputs = program.signature.flatten(args, kwargs)
+    trace = artifact.trace(inputs)
+    walk = _Walk(program, trace.values)
+    with torch.no_grad():
+        forced = walk.outputs(inputs)
+        expected = program.run(*args, **dict(kwargs or {})) if reference is None else reference
+    leaves = torch.utils._pytree.tree_leaves(expected)
+    on_grid = grids(program)
+    scales = [on_grid.get(node.name) if isinstance(node, fx.Node) else None for node in walk.output_nodes]
+    divergence = walk.divergence
+    largest, largest_steps = 0.0, None
+    for number, (ours, through, theirs, quantizer) in enumerate(zip(leaves, forced, trace.outputs, scales, strict=True)):
+        difference = _largest(ours, theirs)
+        largest = max(largest, difference)
+        if quantizer is not None and quantizer.scale is not None:
+            largest_steps = max(largest_steps or 0.0, difference / float(quantizer.scale.min()))
+        if divergence is None and not _close(through, theirs):
+            divergence = Divergence(where=f"output {number}", difference=_largest(through, theirs), steps=None)
+    return Verification(
+        target=artifact.target,
+        max_difference=largest,
+        max_steps=largest_steps,
+        ties=walk.ties,
+        compared=walk.compared,
+        first_divergence=divergence,
+    )
+
+
+class _Walk(fx.Interpreter):
+    """Runs a program with the values of its quantizers replaced, one after the other, by those of an artifact."""
+
+    def __init__(self, program: Program, values: Mapping[str, Tensor]) -> None:
+        super().__init__(program.exported.graph_module)
+        self.program = program
+        self.values = values
+        self.quantizers = {quantizer.name: quantizer for quantizer in program.quantizers}
+        self.ties = 0
+        self.compared = 0
+        self.divergence: Divergence | None = None
+        self.output_nodes = program.graph.output_node().args[0]
+
+    def outputs(self, inputs: list[Any]) -> list[Any]:
+        constants, given = self.program.constants, iter(inputs)
+        names = [node.name for node in self.program.graph.find_nodes(op="placeholder")]
+        return list(self.run(*(constants[name] if name in constants else next(given) for name in names)))
+
+    def run_node(self, n: fx.Node) -> Any:
+        ours = super().run_node(n)
+        theirs = self.values.get(n.name)
+        if theirs is None or not is_quantizer(n):
+            return ours
+        self.compared += 1
+        theirs = theirs.to(ours.dtype).reshape(ours.shape)
+        if not torch.equal(ours, theirs):
+            operands = self.map_nodes_to_values(n.args, n)
+            self._compare(self.quantizers[n.name], operands[0], ours, theirs)
+        return theirs
+
+    def _compare(self, quantizer: Quantizer, x: Tensor, ours: Tensor, theirs: Tensor) -> None:
+        scale = quantizer.scale
+        assert scale is not None  # a trace holds constant grids only
+        steps = (ours - theirs).abs() / scale
+        differs = steps > 0.5
+        ties = differs & (steps < 1.5) & _on_border(quantizer, x)
+        self.ties += int(ties.sum())
+        wrong = differs & ~ties
+        if self.divergence is None and bool(wrong.any()):
+            self.divergence = Divergence(
+                where=str(quantizer.where),
+                difference=float((ours - theirs).abs()[wrong].max()),
+                steps=float(steps[wrong].max()),
+            )
+
+
+def _on_border(quantizer: Quantizer, x: Tensor) -> Tensor:
+    """Whether a value lies so near to the border between two levels that the order of additions decides its side."""
+    assert quantizer.scale is not None and quantizer.zero_point is not None
+    if quantizer.op == "quant::binary":
+        return x.abs() <= _TIE_DISTANCE * quantizer.scale
+    level = x / quantizer.scale + quantizer.zero_point
+    border = torch.floor(level) + 0.5 if quantizer.rounding_mode in ("ROUND", "HALF_UP") else torch.round(level)
+    return (level - border).abs() <= _TIE_DISTANCE + _TIE_RELATIVE * level.abs()
+
+
+def _largest(one: Any, other: Any) -> float:
+    if not isinstance(one, Tensor):
+        return 0.0 if one == other else float("inf")
+    if one.numel() == 0:
+        return 0.0
+    difference = (one.to(torch.float64) - torch.as_tensor(other).to(torch.float64).reshape(one.shape)).abs().max()
+    return float("inf") if bool(torch.isnan(difference)) else float(difference)
+
+
+def _close(one: Any, other: Any) -> bool:
+    if not isinstance(one, Tensor) or not one.is_floating_point():
+        return _largest(one, other) == 0
+    largest = float(one.abs().max()) if one.numel() else 0.0
+    return _largest(one, other) <= _FLOAT_RELATIVE * largest + 1e-7

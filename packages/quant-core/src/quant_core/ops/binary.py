@@ -1,0 +1,61 @@
+"""Binary and ternary fake quantization: the sign of a value times a scale.
+
+Courbariaux et al., "Binarized neural networks", arXiv:1602.02830, equation 1; Li, Zhang and Liu, "Ternary weight networks",
+arXiv:1605.04711, equation 3.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from quant_core.ops.straight_through import binary_sign, binary_sign_ste, straight_through, ternary_sign_ste
+
+
+def quantize_binary(x: Tensor, scale: Tensor) -> Tensor:
+    """``sign(x) · scale`` with ``sign(0) = +1``.
+
+    ``x``: float tensor; ``scale``: positive, broadcastable to it. Gradient: ``g · scale`` to ``x``, ``g · sign(x)`` to
+    ``scale``.
+
+    >>> quantize_binary(torch.tensor([0.04, -0.6, 3.3]), torch.tensor(0.1))
+    tensor([ 0.1000, -0.1000,  0.1000])
+    """
+    if torch.compiler.is_exporting():
+        captured: Tensor = torch.ops.quant.binary(x, scale)
+        return captured
+    return binary_sign_ste(x) * scale
+
+
+def quantize_ternary(x: Tensor, scale: Tensor, threshold: float) -> Tensor:
+    """``sign(x) · [|x| > threshold · scale] · scale``.
+
+    ``x``: float tensor; ``scale``: positive, broadcastable to it; ``threshold``: between 0 and 1, as a share of the scale.
+    Gradient: ``g · scale`` to ``x`` (straight through sign and mask), ``g · sign(x) · mask`` to ``scale``.
+
+    >>> quantize_ternary(torch.tensor([0.04, -0.6, 3.3]), torch.tensor(0.1), 0.5)
+    tensor([ 0.0000, -0.1000,  0.1000])
+    """
+    if torch.compiler.is_exporting():
+        captured: Tensor = torch.ops.quant.ternary(x, scale, threshold=threshold)
+        return captured
+    mask = (x.detach().abs() > threshold * scale.detach()).to(x.dtype)
+    return straight_through(x, ternary_sign_ste(x).detach() * mask) * scale
+
+
+def fake_binary(x: Tensor, scale: Tensor) -> Tensor:
+    """The forward formula of :func:`quantize_binary` alone.
+
+    >>> fake_binary(torch.tensor([0.0, -0.6]), torch.tensor(0.5))
+    tensor([ 0.5000, -0.5000])
+    """
+    return binary_sign(x) * scale
+
+
+def fake_ternary(x: Tensor, scale: Tensor, threshold: float) -> Tensor:
+    """The forward formula of :func:`quantize_ternary` alone.
+
+    >>> fake_ternary(torch.tensor([0.1, -0.6]), torch.tensor(0.5), 0.5)
+    tensor([ 0.0000, -0.5000])
+    """
+    return torch.sign(x) * (x.abs() > threshold * scale).to(x.dtype) * scale

@@ -1,0 +1,61 @@
+"""The proxy between an activation and its quantizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quant_core.components import TensorQuant
+from quant_core.proxies.proxy import QuantProxy
+from quant_core.tensor import QuantTensor
+
+
+class ActQuantProxyFromInjector(QuantProxy):
+    """Applies the activation function, if there is one, and quantizes its result.
+
+    The activation function comes from the injector as ``act_impl``: a module, or a class of one. A ReLU in front of an unsigned
+    quantizer is computed in the quantizer's own pass, which spares the copy of its output that the backward pass would keep.
+
+    ``forward(x)`` takes a float tensor or a :class:`~quant_core.tensor.QuantTensor` and returns a ``QuantTensor``, or the plain
+    result of the activation function when ``disable_quant`` is set.
+    """
+
+    roots: Mapping[str, bool] = {**QuantProxy.roots, "act_impl": False}
+
+    def _take(self, built: Mapping[str, Any]) -> None:
+        self.act_impl: nn.Module | None = built.get("act_impl")
+        self._rectify = (
+            type(self.act_impl) is nn.ReLU and isinstance(self.tensor_quant, TensorQuant) and self.tensor_quant.rectifies
+        )
+
+    def forward(self, x: Tensor | QuantTensor) -> QuantTensor | Tensor:
+        """The quantized activation."""
+        value = x.value if isinstance(x, QuantTensor) else x
+        if self.disable_quant:
+            return value if self.act_impl is None else self.act_impl(value)
+        if self._rectify:
+            return self._wrap(self.tensor_quant(value, rectify=True))
+        return self._wrap(self.tensor_quant(value if self.act_impl is None else self.act_impl(value)))
+
+    def scale(self) -> Tensor:
+        """The scale that eval mode would use now."""
+        return self._eval_grid()[0]
+
+    def zero_point(self) -> Tensor:
+        """The zero-point that eval mode would use now."""
+        return self._eval_grid()[1]
+
+    def bit_width(self) -> Tensor:
+        """The bit width, a 0-dim tensor."""
+        return self._eval_grid()[2]
+
+    def _eval_grid(self) -> tuple[Tensor, Tensor, Tensor]:
+        training = self.training
+        self.eval()
+        try:
+            return self._grid(torch.zeros(()))
+        finally:
+            self.train(training)

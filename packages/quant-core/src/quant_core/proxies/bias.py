@@ -1,0 +1,35 @@
+"""The proxy between a layer's bias and its quantizer."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from quant_core.errors import InputError
+from quant_core.proxies.proxy import QuantProxy
+from quant_core.tensor import QuantTensor
+
+
+class BiasQuantProxyFromInjector(QuantProxy):
+    """Quantizes a bias at the scale of the accumulator that it is added to.
+
+    ``forward(bias, accumulator_scale)`` takes the ``(O,)`` bias and ``input scale · weight scale``, a tensor with one element or
+    with ``O``; it returns a :class:`~quant_core.tensor.QuantTensor`, or the bias as it is when ``disable_quant`` is set.
+    """
+
+    def forward(self, bias: Tensor, accumulator_scale: Tensor | None) -> QuantTensor | Tensor:
+        """The quantized bias.
+
+        Raises:
+            InputError: when there is no scale, because the input or the weight is not quantized.
+        """
+        if self.disable_quant:
+            return bias
+        if accumulator_scale is None:
+            raise InputError(
+                "the bias cannot be quantized without the scale of the layer's input",
+                where=type(self.owners[0]).__name__,
+                why="its scale is input scale · weight scale, and the input or the weight is a plain tensor",
+                fix="Set input_quant on this layer, or return_quant_tensor=True on the layer before it.",
+            )
+        scale = accumulator_scale.reshape(() if accumulator_scale.numel() == 1 else (-1,))
+        return self._wrap(self.tensor_quant(bias, scale))

@@ -1,0 +1,157 @@
+"""What all proxies share: a quantizer, built for the layers that own it, and built again when their weights are replaced.
+
+A proxy stands between a layer and a tensor quantizer. It builds the quantizer from an injector, hands it the owning layer as
+``module`` (a tuple when several layers share the proxy), turns its result into a :class:`~quant_core.tensor.QuantTensor`, and
+rebuilds it on ``load_state_dict``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quant_core.components import TensorQuant
+from quant_core.errors import ConfigurationError
+from quant_core.inject import Injector, assemble
+from quant_core.tensor import QuantTensor
+
+_ROOTS: Mapping[str, bool] = {"tensor_quant": True, "signed": False, "narrow_range": False}
+_READS = ("module", "proxy_class")
+
+
+class QuantProxy(nn.Module):
+    """Base of the proxies.
+
+    Args:
+        quant_layer: the layer that owns the tensor to quantize.
+        quant_injector: the quantizer, an :class:`~quant_core.inject.Injector` subclass.
+        prefix: what stands before the quantizer's options when they are given to the layer, for messages.
+
+    Attributes:
+        disable_quant: set it to pass tensors through unquantized.
+        quant_injector: the quantizer that it was built from.
+        tensor_quant: the module that quantizes.
+    """
+
+    roots: Mapping[str, bool] = _ROOTS
+    rebuilds_on_load = False
+
+    def __init__(self, quant_layer: nn.Module, quant_injector: type[Injector], prefix: str = "") -> None:
+        super().__init__()
+        self.quant_injector = quant_injector
+        self.prefix = prefix
+        self.disable_quant = False
+        self._owners: list[nn.Module] = [quant_layer]
+        self.init_tensor_quant()
+
+    @property
+    def owners(self) -> tuple[nn.Module, ...]:
+        """The layers that share this proxy, in the order in which they joined."""
+        return tuple(self._owners)
+
+    @property
+    def is_quant_enabled(self) -> bool:
+        """Whether tensors are quantized."""
+        return not self.disable_quant
+
+    def add_owner(self, quant_layer: nn.Module) -> None:
+        """Share this proxy with one more layer, and build the quantizer again for all of them."""
+        if all(owner is not quant_layer for owner in self._owners):
+            self._owners.append(quant_layer)
+            self.init_tensor_quant()
+
+    def init_tensor_quant(self) -> None:
+        """Build the quantizer again from the injector and the layers as they are now.
+
+        Parameters keep their identity where their shape did not change, so that an optimizer goes on training them.
+        """
+        module = self._owners[0] if len(self._owners) == 1 else tuple(self._owners)
+        built = assemble(
+            self.quant_injector.let(module=module),
+            self.roots,
+            prefix=self.prefix,
+            where=type(self._owners[0]).__name__,
+            reads=_READS,
+        )
+        quant = built["tensor_quant"]
+        signed = built.get("signed", getattr(quant, "signed", None))
+        if signed is None:
+            raise ConfigurationError(
+                f"nothing says whether {type(quant).__name__} is signed",
+                where=type(self._owners[0]).__name__,
+                why="neither the quantizer nor its tensor_quant has an attribute signed",
+                fix=f"Set {self.prefix}signed to True or False.",
+            )
+        previous = self._modules.get("tensor_quant")
+        if isinstance(previous, nn.Module):
+            _keep_identity(previous, quant)
+            quant.train(previous.training)
+        self.tensor_quant = quant
+        self.signed = bool(signed)
+        self.narrow_range = bool(built.get("narrow_range", getattr(quant, "narrow_range", False)))
+        self.symmetric = bool(getattr(quant, "symmetric", False))
+        self.zero_on_grid = bool(getattr(quant, "zero_on_grid", False))
+        self._take(built)
+
+    def _take(self, built: Mapping[str, Any]) -> None:
+        """Keep what a subclass asked for in ``roots``."""
+
+    def _wrap(self, quantized: Sequence[Tensor]) -> QuantTensor:
+        value, scale, zero_point, bit_width = quantized
+        return QuantTensor(
+            value,
+            scale,
+            zero_point,
+            bit_width,
+            signed=self.signed,
+            narrow_range=self.narrow_range,
+            training=self.training,
+            symmetric=self.symmetric,
+            zero_on_grid=self.zero_on_grid,
+        )
+
+    def _grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if not isinstance(self.tensor_quant, TensorQuant):
+            raise ConfigurationError(
+                f"{type(self.tensor_quant).__name__} cannot tell its grid without quantizing a tensor",
+                where=type(self._owners[0]).__name__,
+                why="only subclasses of quant_core.components.TensorQuant define grid(x)",
+                fix="Derive the tensor quantizer from TensorQuant, or read the scale from the quantized tensor.",
+            )
+        return self.tensor_quant.grid(x)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Build the quantizer again for the weights just loaded; a float checkpoint may leave its parameters out."""
+        if self.rebuilds_on_load:
+            self.init_tensor_quant()
+        if not any(key.startswith(prefix) for key in state_dict):
+            # A float checkpoint: the children find their present values instead of reporting missing keys.
+            state_dict.update(self.state_dict(prefix=prefix))
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+
+def _keep_identity(old: nn.Module, new: nn.Module) -> None:
+    """Let the parameters of ``old`` live on in ``new`` where name and shape agree, with the values of ``new``."""
+    known = dict(old.named_parameters())
+    for name, parameter in list(new.named_parameters()):
+        kept = known.get(name)
+        if kept is None or kept.shape != parameter.shape:
+            continue
+        with torch.no_grad():
+            kept.copy_(parameter)
+        owner, _, leaf = name.rpartition(".")
+        setattr(new.get_submodule(owner), leaf, kept)

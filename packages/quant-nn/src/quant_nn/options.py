@@ -1,0 +1,53 @@
+"""Sorting the keyword options of a layer to its quantizers.
+
+A layer takes the options of its quantizers as keywords with a prefix: ``weight_bit_width=4`` sets ``bit_width`` of the weight
+quantizer. Nothing is swallowed: an option that belongs to no quantizer, or to one that is switched off, is an error.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from quant_core.errors import UnusedAttributeError, did_you_mean
+
+
+def split_options(
+    layer: type, options: Mapping[str, Any], quantizers: Mapping[str, object | None]
+) -> dict[str, dict[str, Any]]:
+    """Sort ``options`` by the prefixes of ``quantizers``, a mapping from prefix (such as ``"weight_"``) to quantizer or ``None``.
+
+    The empty prefix takes whatever no other one claims.
+
+    Raises:
+        UnusedAttributeError: for an option that no prefix claims, or whose quantizer is ``None``.
+
+    >>> split_options(object, {"weight_bit_width": 4}, {"weight_": object(), "bias_": None})
+    {'weight_': {'bit_width': 4}, 'bias_': {}}
+    """
+    found: dict[str, dict[str, Any]] = {prefix: {} for prefix in quantizers}
+    for name, option in options.items():
+        prefix = max((p for p in quantizers if name.startswith(p)), key=len, default=None)
+        if prefix is None:
+            raise _unknown(layer, name, quantizers)
+        if quantizers[prefix] is None:
+            raise UnusedAttributeError(
+                f"option {name!r} has no quantizer to go to",
+                where=layer.__name__,
+                why=f"{prefix or 'act_'}quant is None on this layer",
+                fix=f"Pass a quantizer as {prefix or 'act_'}quant, or leave {name} out.",
+            )
+        found[prefix][name.removeprefix(prefix)] = option
+    return found
+
+
+def _unknown(layer: type, name: str, quantizers: Mapping[str, object | None]) -> UnusedAttributeError:
+    own = [p for p in inspect.signature(layer).parameters if p not in ("self", "kwargs", "options")]
+    prefixes = ", ".join(f"{prefix}*" for prefix in quantizers)
+    return UnusedAttributeError(
+        f"unknown option {name!r}",
+        where=layer.__name__,
+        why=f"it is no argument of the layer, and options of its quantizers start with {prefixes}",
+        fix=did_you_mean(name, [*own, *(f"{p}{name}" for p in quantizers), *(f"{p}quant" for p in quantizers)]),
+    )

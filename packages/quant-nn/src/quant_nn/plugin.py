@@ -1,0 +1,24 @@
+"""What quant-nn registers; imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from quant_core.plugins import Layer, hookimpl
+
+QUANT_API_VERSION = 1
+
+
+def _layer(kind: str, summary: str) -> Layer:
+    return Layer(name=f"Quant{kind}", summary=summary, float_type=f"torch.nn:{kind}", quant_type=f"quant_nn:Quant{kind}")
+
+
+@hookimpl
+def quant_layers() -> Iterable[Layer]:
+    """The feed-forward layers."""
+    yield _layer("Conv1d", "convolution over sequences")
+    yield _layer("Conv2d", "convolution over images")
+    yield _layer("Conv3d", "convolution over volumes")
+    yield _layer("Identity", "quantizes what passes")
+    yield _layer("Linear", "fully connected layer")
+    yield _layer("ReLU", "rectifier")
