@@ -5,6 +5,7 @@ import io
 
 import pytest
 import torch
+import torch._dynamo.testing
 from quant_core.components import (
     AbsMax,
     ConstScaling,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch._dynamo.testing
 from quant_core.components import (
     BinaryQuant,
     ClampedBinaryQuant,
