@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint
 from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any, Final, Literal
 
-from quant_core.errors import did_you_mean
+from quant_core.errors import did_you_mean, nearest
 from quant_core.plugins.hookspecs import API_VERSION, PROJECT
 from quant_core.plugins.references import one_line
 from quant_core.plugins.types import Command, Entry, Layer, Op, Quantizer, Target
@@ -148,7 +148,7 @@ def _implementations(module: ModuleType) -> Iterator[tuple[str, Callable[[], Any
             continue
         hook = options["specname"] or name
         if hook not in HOOKS:
-            raise _UnusableError("broken", f"{hook} is not a hook. {did_you_mean(hook, HOOKS)}")
+            raise _UnusableError("broken", f"{hook} is not a hook. {_nearest_hook(hook)}")
         if options["wrapper"] or options["hookwrapper"]:
             raise _UnusableError("broken", f"{hook} is a wrapper; plugins cannot wrap each other's hooks")
         asked = list(inspect.signature(function).parameters)
@@ -161,7 +161,12 @@ def _refuse_unmarked(name: str) -> None:
     if name in HOOKS:
         raise _UnusableError("broken", f"{name} is not marked as a hook: put @hookimpl over it")
     if name.startswith(_RESERVED):
-        raise _UnusableError("broken", f"{name} has a name that is reserved for hooks. {did_you_mean(name, HOOKS)}")
+        raise _UnusableError("broken", f"{name} has a name that is reserved for hooks. {_nearest_hook(name)}")
+
+
+def _nearest_hook(name: str) -> str:
+    """All hooks look alike, so that only the nearest one is worth naming."""
+    return did_you_mean(name, nearest(name, HOOKS, most=1) or HOOKS)
 
 
 def _called(hook: str, function: Callable[[], Any]) -> tuple[Entry, ...]:

@@ -1,0 +1,15 @@
+"""Raises while it yields; used by test_a_broken_plugin_is_a_row_with_its_reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quant_core.plugins import Quantizer, hookimpl
+
+QUANT_API_VERSION = 1
+
+
+@hookimpl
+def quant_quantizers() -> Any:
+    yield Quantizer(name="Int4", summary="4 bits", quantizer="mine:Int4")
+    raise LookupError("no table of quantizers")
