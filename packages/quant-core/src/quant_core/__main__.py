@@ -1,6 +1,5 @@
-"""``python -m quant_core`` is ``quant``."""
+"""``python -m quant_core`` is the ``quant`` command."""
 
 from quant_core.cli import main
 
-if __name__ == "__main__":
-    main()
+main()

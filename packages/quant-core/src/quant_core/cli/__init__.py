@@ -1,4 +1,4 @@
-"""The ``quant`` command."""
+"""The ``quant`` command. Starting it imports neither torch nor onnx; a command imports them when it needs them."""
 
 from quant_core.cli.main import main
 

@@ -1,52 +1,60 @@
-"""What the command prints: tables for people, JSON for programs, errors in four parts."""
+"""What the ``quant`` command prints: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 import click
 
-from quant_core.errors import QuantError
+_WIDTH_OF_A_PIPE: Final = 10_000
+_UNITS: Final = ("B", "kB", "MB", "GB")
 
 
-def print_json(content: Any) -> None:
-    """Print an object as JSON."""
-    click.echo(json.dumps(content, indent=2))
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON on standard output.
+
+    >>> print_json({"ok": True})
+    {
+      "ok": true
+    }
+    """
+    click.echo(json.dumps(value, indent=2))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under headings, as wide as the terminal allows."""
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table on standard output. In a pipe it is as wide as its cells, so that nothing is broken or cut.
+
+    >>> print_table(["target", "size"], [["qcdq", "12.3 kB"]])
+    target   size
+    ────────────────
+    qcdq     12.3 kB
+    """
+    from rich import box  # the slowest import of a listing: only where there is a table to print
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for row in rows:
-        table.add_row(*row)
-    Console(soft_wrap=False, highlight=False).print(table)
+        table.add_row(*(Text(cell) for cell in row))
+    terminal = sys.stdout.isatty()
+    console = Console(file=sys.stdout, width=None if terminal else _WIDTH_OF_A_PIPE)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
 
 
-def print_error(error: QuantError, *, as_json: bool) -> None:
-    """Print an error: as JSON on standard output, or for people on standard error."""
-    if as_json:
-        parts = {"what": error.what, "where": error.where, "why": error.why, "fix": error.fix}
-        print_json({"error": {"type": type(error).__name__, **parts}})
-    else:
-        click.echo(f"{type(error).__name__}: {error}", err=True)
+def readable_size(count: int) -> str:
+    """A number of bytes for people, in powers of 1000.
 
-
-def size_of(count: int) -> str:
-    """A number of bytes for people.
-
-    >>> size_of(512), size_of(20_480)
-    ('512 B', '20.0 KiB')
+    >>> readable_size(999), readable_size(19381), readable_size(2_500_000)
+    ('999 B', '19.4 kB', '2.5 MB')
     """
-    size, unit = float(count), "B"
-    for bigger in ("KiB", "MiB", "GiB"):
-        if size < 1024:
-            break
-        size, unit = size / 1024, bigger
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+    size, unit = float(count), 0
+    while size >= 1000 and unit < len(_UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    return f"{count} B" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"

@@ -1,22 +1,46 @@
-"""``quant plugins``: what is installed, and what became of it."""
+"""``quant plugins``: every installed plugin and what became of it."""
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import asdict
 
 import click
 
+from quant_core.cli.errors import json_option
 from quant_core.cli.output import print_json, print_table
 from quant_core.plugins import registry
 
 
-@click.command("plugins")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.command("plugins", short_help="List all plugins.")
+@json_option
 def plugins_command(as_json: bool) -> None:
-    """List the installed plugins with their status."""
-    plugins = registry().plugins
+    """List all plugins, with the reason for each that is not in use.
+
+    QUANT_DISABLE_PLUGINS names plugins that are not loaded (entry points or packages, separated by commas, or * for
+    all). With QUANT_STRICT_PLUGINS=1 every command fails while a plugin is broken or incompatible.
+    """
+    found = registry()
     if as_json:
-        print_json([dataclasses.asdict(plugin) for plugin in plugins])
+        print_json(
+            {
+                "plugins": [
+                    {
+                        "name": plugin.name,
+                        "package": plugin.distribution,
+                        "version": plugin.version,
+                        "status": plugin.status,
+                        "reason": plugin.reason,
+                    }
+                    for plugin in found.plugins
+                ],
+                "conflicts": [asdict(conflict) for conflict in found.conflicts],
+            }
+        )
         return
-    rows = [(p.name, p.distribution, p.version, p.status, p.reason) for p in plugins]
-    print_table(("plugin", "package", "version", "status", "reason"), rows)
+    columns = ("plugin", "package", "version", "status", "reason")
+    rows = [
+        (plugin.name, plugin.distribution, plugin.version, plugin.status, plugin.reason) for plugin in found.plugins
+    ]
+    print_table(columns, rows)
+    for conflict in found.conflicts:
+        click.echo(f"Conflict: {conflict}.")
