@@ -1,4 +1,7 @@
-"""Export of quantized networks to QONNX and FINN: planned. This version holds nothing yet, and registers nothing."""
+"""Export of quantized networks to QONNX and FINN.
+
+Planned: this version holds nothing yet and registers nothing.
+"""
 
 from importlib.metadata import version as _version
 

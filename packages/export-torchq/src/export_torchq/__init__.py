@@ -1,4 +1,7 @@
-"""Export of quantized networks to torch's quantized operators and to pt2e: planned. This version holds nothing yet, and registers nothing."""
+"""Export of quantized networks to torch's quantized operators and to pt2e.
+
+Planned: this version holds nothing yet and registers nothing.
+"""
 
 from importlib.metadata import version as _version
 

@@ -1,4 +1,7 @@
-"""Recurrent layers (RNN, LSTM, GRU) with quantized weights and states: planned. This version holds nothing yet, and registers nothing."""
+"""Recurrent layers (RNN, LSTM, GRU) with quantized weights and states.
+
+Planned: this version holds nothing yet and registers nothing.
+"""
 
 from importlib.metadata import version as _version
 
