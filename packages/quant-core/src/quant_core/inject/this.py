@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+from quant_core.errors import InjectionError
 
 
 class Step(NamedTuple):
@@ -15,8 +18,12 @@ class Step(NamedTuple):
 class This:
     """An expression such as ``this.scaling_init``, ``this.shapes["weight"]`` or ``(this << 1).bit_width``.
 
-    ``this`` stands for the injector itself; each ``<< 1`` stands for the injector around it, where injectors are nested. The
-    expression is followed when the quantizer is built, so that it sees what was overridden.
+    ``this`` stands for the injector itself; each ``<< 1`` stands for the injector around it, where injectors are
+    nested. The expression is followed when the quantizer is built, so that it sees what was overridden. On the injector
+    ``["name"]`` is another spelling of ``.name``; further on it is an index.
+
+    Raises:
+        InjectionError: when it is used as if it were a value already, or shifted after its first step.
 
     >>> from quant_core.inject import Injector, this
     >>> class Outer(Injector):
@@ -34,15 +41,36 @@ class This:
         self._steps = steps
 
     def __getattr__(self, name: str) -> This:
-        if name.startswith("__"):
-            raise AttributeError(name)
+        if name.startswith("_"):  # what copy, pickle and notebooks probe for
+            raise AttributeError(f"{self!r} cannot lead to {name!r}: names with a leading underscore are not injected")
         return This(self._levels, (*self._steps, Step(False, name)))
 
     def __getitem__(self, key: Any) -> This:
         return This(self._levels, (*self._steps, Step(True, key)))
 
     def __lshift__(self, levels: int) -> This:
-        return This(self._levels + levels, self._steps)
+        if self._steps or not isinstance(levels, int) or levels < 1:
+            tail = This(0, self._steps)
+            raise InjectionError(
+                f"{self!r} << {levels!r} leads nowhere",
+                why="<< counts injectors outwards from this: a whole number of 1 or more, before the first name",
+                fix=f"Write (this << 1){repr(tail).removeprefix('this') or '.name'}.",
+            )
+        return This(self._levels + levels)
+
+    def __bool__(self) -> bool:
+        raise self._no_value()
+
+    def __iter__(self) -> Iterator[Any]:
+        # Without it, unpacking would ask for [0], [1], … forever.
+        raise self._no_value()
+
+    def _no_value(self) -> InjectionError:
+        return InjectionError(
+            f"{self!r} is no value yet",
+            why="it is followed when the quantizer is built, and cannot be tested or unpacked before",
+            fix="Take the attribute as a parameter of a @value function.",
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return This, (self._levels, self._steps)

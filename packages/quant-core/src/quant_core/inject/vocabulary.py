@@ -1,86 +1,81 @@
-"""The names that something in an injector could read, and what follows for names that nothing reads."""
+"""The names that something in an injector could read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from types import CodeType
-from typing import Any
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from types import CodeType, ModuleType
+from typing import Any, NamedTuple
 
-from quant_core.errors import UnusedAttributeError, did_you_mean
-from quant_core.inject.attributes import is_injector, layers, names_of, overrides_of, own_attributes
-from quant_core.inject.signature import needs
-from quant_core.inject.this import This, steps_of
+from quant_core.inject.attributes import is_injector, layers, own_attributes
+from quant_core.inject.signature import needs, short_name
+from quant_core.inject.this import This, levels_of, steps_of
 from quant_core.inject.value import value
 
 
-def vocabulary(injector: type) -> dict[str, str]:
-    """Each name that a component or a computed attribute of the injector reads, also an overridden one → who reads it."""
-    found: dict[str, str] = {}
+class Read(NamedTuple):
+    """One name that could be read.
+
+    Attributes:
+        name: the attribute.
+        reader: who reads it.
+        certain: false for a word of a function's code, which may be an attribute of something else.
+    """
+
+    name: str
+    reader: str
+    certain: bool = True
+
+
+def vocabulary(injector: type) -> list[Read]:
+    """What the components and computed attributes of an injector could read, those that are overridden included.
+
+    >>> from quant_core.inject import Injector
+    >>> class Scale:
+    ...     def __init__(self, start, least=0.0): ...
+    >>> class Quantizer(Injector):
+    ...     scale = Scale
+    >>> [(read.name, read.reader) for read in vocabulary(Quantizer.let(scale=None))]
+    [('start', 'Scale'), ('least', 'Scale')]
+    """
+    return list(_reads_of(injector, 0))
+
+
+def _reads_of(injector: type, depth: int) -> Iterator[Read]:
+    """The reads of an injector that concern the one ``depth`` levels around it."""
     for base in layers(injector):
         for name, raw in own_attributes(base).items():
-            for read, reader in _reads(name, raw):
-                found.setdefault(read, reader)
-    return found
+            if is_injector(raw):
+                yield from _reads_of(raw, depth + 1)
+            elif isinstance(raw, This):
+                yield from _first_step(raw, name, depth)
+            elif isinstance(raw, value):
+                yield from _reads_of_function(raw.function, depth)
+            elif isinstance(raw, type) and not name.endswith("_class") and depth == 0:
+                yield from (Read(need.name, short_name(raw)) for need in needs(raw))
 
 
-def refuse_unused(
-    injector: type, consumed: Collection[str], *, reads: Collection[str], prefix: str, where: str | None
-) -> None:
-    """Raise when an attribute has no reader.
-
-    What ``let`` (and so a layer's keyword) set must have been read in this build; what stands in a class body must be a name
-    that some component of the injector could read.
-
-    Raises:
-        UnusedAttributeError: for the first such attribute; names the nearest known one.
-    """
-    known = vocabulary(injector)
-    words = {*known, *reads}
-    for name in overrides_of(injector):
-        if name in consumed or name in reads:
-            continue
-        if name in known:
-            raise UnusedAttributeError(
-                f"option {prefix + name!r} has no effect",
-                where=where,
-                why=f"it is read by {known[name]}, which {injector.__name__} does not use as it is configured",
-                fix=f"Leave {prefix + name} out, or use a component that reads it.",
-            )
-        raise _unknown(f"unknown option {prefix + name!r}", injector, name, words, prefix, where)
-    for name in names_of(injector):
-        if name not in words and name not in consumed:
-            raise _unknown(f"attribute {name!r} is read by nothing", injector, name, words, "", where)
+def _first_step(expression: This, name: str, depth: int) -> Iterator[Read]:
+    steps = steps_of(expression)
+    if steps and levels_of(expression) == depth and isinstance(steps[0].name, str):
+        yield Read(steps[0].name, f"{name} = {expression!r}")
 
 
-def _unknown(
-    what: str, injector: type, name: str, words: Collection[str], prefix: str, where: str | None
-) -> UnusedAttributeError:
-    return UnusedAttributeError(
-        what,
-        where=where,
-        why=f"no component of {injector.__name__} has a parameter {name!r}",
-        fix=did_you_mean(prefix + name, [prefix + word for word in words]),
-    )
+def _reads_of_function(function: Callable[..., Any], depth: int) -> Iterator[Read]:
+    """Its parameters, those of classes that it may return, and the words of its code: it may return ``this.name``."""
+    reader = f"@value {short_name(function)}"
+    words = list(dict.fromkeys(_words(getattr(inspect.unwrap(function), "__code__", None))))
+    if depth == 0:
+        yield from (Read(need.name, reader) for need in needs(function))
+        for component in _mentioned(inspect.unwrap(function), words):
+            yield from (Read(need.name, short_name(component)) for need in needs(component))
+    yield from (Read(word, reader, certain=False) for word in words)
 
 
-def _reads(name: str, raw: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(raw, value):
-        function = raw.function
-        reader = f"the computed attribute {name}"
-        yield from ((need.name, reader) for need in needs(function))
-        for word in _words(function.__code__):
-            yield word, reader
-            mentioned = _lookup(function, word)
-            if isinstance(mentioned, type) and not is_injector(mentioned):
-                yield from ((need.name, mentioned.__name__) for need in needs(mentioned))
-    elif isinstance(raw, This):
-        yield from ((str(step.name), f"the attribute {name}") for step in steps_of(raw) if not step.is_item)
-    elif isinstance(raw, type) and not is_injector(raw) and not name.endswith("_class"):
-        yield from ((need.name, raw.__name__) for need in needs(raw))
-
-
-def _words(code: CodeType) -> Iterator[str]:
-    """The global names and attributes that a function mentions: it may return ``this.name``, or a class."""
+def _words(code: CodeType | None) -> Iterator[str]:
+    """The global names and attributes that a function mentions, those of the functions in it included."""
+    if code is None:
+        return
     yield from code.co_names
     yield from code.co_freevars
     for constant in code.co_consts:
@@ -88,11 +83,27 @@ def _words(code: CodeType) -> Iterator[str]:
             yield from _words(constant)
 
 
-def _lookup(function: Callable[..., Any], word: str) -> Any:
-    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    if word in cells:
+def _mentioned(function: Callable[..., Any], words: list[str]) -> Iterator[type]:
+    """The classes that a function mentions: by name, as ``module.name``, or in a table from which it may choose."""
+    known: Mapping[str, Any] = {**getattr(function, "__globals__", {}), **_closure(function)}
+    for word in words:
+        thing = known.get(word)
+        candidates: Any = [thing]
+        if isinstance(thing, ModuleType):
+            candidates = [vars(thing).get(other) for other in words]
+        elif isinstance(thing, dict):
+            candidates = list(thing.values())
+        elif isinstance(thing, list | tuple):
+            candidates = thing
+        yield from (item for item in candidates if isinstance(item, type) and not is_injector(item))
+
+
+def _closure(function: Callable[..., Any]) -> dict[str, Any]:
+    found = {}
+    cells = getattr(function, "__closure__", None) or ()
+    for name, cell in zip(function.__code__.co_freevars if cells else (), cells, strict=True):
         try:
-            return cells[word].cell_contents
+            found[name] = cell.cell_contents
         except ValueError:  # not assigned yet
-            return None
-    return function.__globals__.get(word)
+            continue
+    return found
