@@ -116,7 +116,8 @@ def _index_of_kth(rows: Tensor, rank: int) -> Tensor:
     if largest * block * 8 > size:
         return rows.abs().kthvalue(rank, dim=1, keepdim=True).indices
     body = rows[:, : blocks * block].view(rows.shape[0], blocks, block)  # (R, B, L)
-    maxima = torch.linalg.vector_norm(body, ord=math.inf, dim=2)  # (R, B)
+    # Two passes without a temporary of the tensor's size; the infinity norm is several times slower.
+    maxima = torch.maximum(body.amax(dim=2), body.amin(dim=2).neg_())  # (R, B)
     chosen = maxima.topk(largest, dim=1, sorted=False).indices  # (R, m)
     offsets = torch.arange(block, device=rows.device)
     candidates = (chosen.unsqueeze(2) * block + offsets).flatten(1)  # (R, m·L)

@@ -211,22 +211,22 @@ class _QuantizeInt(torch.autograd.Function):
         g = grad.to(_compute_dtype(grad))
         residual = code.to(g.dtype)
         if not ctx.masked:
-            grad_scale = _sum_to(residual.mul_(g), scale.shape).neg() if for_scale else None
+            grad_scale = _sum_of_products(g, residual, scale.shape).neg() if for_scale else None
             return grad, grad_scale, None, None, None, None, None, None
         inside = torch.ops.aten.hardtanh_backward(g, residual, -_IN_RANGE, _IN_RANGE)
         grad_x = inside.to(grad.dtype)
         if not (for_scale or for_zero_point or for_low or for_high):
             return grad_x, None, None, None, None, None, None, None
-        outside = g - inside
         grain = torch.broadcast_shapes(scale.shape, zero_point.shape if isinstance(zero_point, Tensor) else ())
-        # The code is +2 above the range and −2 below it, so that two plain sums tell the two ends apart.
-        total, signed = _sum_to(outside, grain), _sum_to(outside.mul_(residual), grain) / _CLIPPED
+        # The code is +2 above the range and −2 below it, so that two sums over what was clamped tell the two ends apart.
+        rounding = _sum_of_products(inside, residual, grain)
+        signed = (_sum_of_products(g, residual, grain) - rounding) / _CLIPPED
+        total = _sum_to(g, grain) - _sum_to(inside, grain)
         at_high, at_low = (total + signed) * 0.5, (total - signed) * 0.5
         grad_scale = grad_zero_point = grad_low = grad_high = None
         if for_scale:
-            rounding = _sum_to(residual.mul_(inside), scale.shape)
-            clipping = _sum_to((high - zero_point) * at_high + (low - zero_point) * at_low, scale.shape)
-            grad_scale = clipping - rounding
+            clipping = (high - zero_point) * at_high + (low - zero_point) * at_low
+            grad_scale = _sum_to(clipping - rounding, scale.shape)
         if for_zero_point:
             grad_zero_point = _sum_to(total * scale, zero_point.shape).neg()
         if for_low:
@@ -234,6 +234,13 @@ class _QuantizeInt(torch.autograd.Function):
         if for_high:
             grad_high = _sum_to(at_high * scale, high.shape)
         return grad_x, grad_scale, grad_zero_point, grad_low, grad_high, None, None, None
+
+
+def _sum_of_products(x: Tensor, y: Tensor, shape: torch.Size) -> Tensor:
+    """``Σ x·y`` over the axes along which a tensor of that shape is broadcast; one pass over memory where it is a number."""
+    if len(shape) == 0 and x.is_contiguous() and y.is_contiguous():
+        return torch.dot(x.view(-1), y.view(-1))
+    return _sum_to(x * y, shape)
 
 
 def _sum_to(x: Tensor, shape: torch.Size) -> Tensor:

@@ -30,6 +30,18 @@ class _StraightThrough(torch.autograd.Function):
         return grads[0], None
 
 
+class _ClampMin(torch.autograd.Function):
+    """``max(x, low)`` forward; the gradient goes to ``x`` unchanged."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float) -> Tensor:
+        return x.clamp(min=low)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
 class _AbsBinarySign(torch.autograd.Function):
     """``|x|`` forward; backward multiplies by ``+1`` at zero, where the derivative of ``|x|`` is not defined."""
 
@@ -125,7 +137,8 @@ def clamp_min_ste(x: Tensor, low: float) -> Tensor:
     >>> clamp_min_ste(torch.tensor([-3.0, 0.5]), 0.1)
     tensor([0.1000, 0.5000])
     """
-    return straight_through(x, x.detach().clamp(min=low))
+    out: Tensor = _ClampMin.apply(x, low)  # type: ignore[no-untyped-call]
+    return out
 
 
 def tensor_clamp(x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
