@@ -19,6 +19,7 @@ class Project:
     name: str
     version: str
     summary: str
+    status: str
     path: Path
     dependencies: tuple[str, ...]
     extras: Mapping[str, tuple[str, ...]]
@@ -78,7 +79,13 @@ def _read(file: Path) -> Project:
         name=table["name"],
         version=table["version"],
         summary=table.get("description", ""),
+        status=_status(table.get("classifiers", ())),
         path=file.parent,
         dependencies=tuple(table.get("dependencies", ())),
         extras={name: tuple(lines) for name, lines in table.get("optional-dependencies", {}).items()},
     )
+
+
+def _status(classifiers: Iterable[str]) -> str:
+    stated = [line for line in classifiers if line.startswith("Development Status :: ")]
+    return stated[0].rpartition(" - ")[2].lower() if stated else "not stated"
