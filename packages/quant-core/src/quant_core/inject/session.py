@@ -131,7 +131,7 @@ class Session:
             if session is None:
                 raise InjectionError(
                     f"{expression!r} leads out of {title(self.injector)}",
-                    why=f"there are {level} injectors around it, and << {levels_of(expression)} asks for more",
+                    why=f"injectors around it: {level}, asked for by <<: {levels_of(expression)}",
                     fix="Shift by less, or read it through the injector in which it is nested, as Outer.Inner.",
                 )
         return session if session is not None else self
