@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from quant_core.plugins import registry
+
 DATA = Path(__file__).parent / "data"
 
 Install = Callable[..., list[EntryPoint]]
@@ -38,3 +40,18 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     yield make
     for path in DATA.glob("*.py"):
         sys.modules.pop(path.stem, None)
+
+
+@pytest.fixture
+def environment(install: Install, tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """``environment("good_targets", …)`` installs plugins and copies modules, for commands that ask the registry."""
+
+    def prepare(*plugins: str, modules: tuple[str, ...] = ()) -> None:
+        for plugin in plugins:
+            install(plugin)
+        for module in modules:
+            shutil.copy(DATA / f"{module}.py", tmp_path / "site")
+        registry.cache_clear()
+
+    yield prepare
+    registry.cache_clear()

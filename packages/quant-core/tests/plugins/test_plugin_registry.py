@@ -43,7 +43,7 @@ def test_a_broken_plugin_is_a_row_with_its_reason(module: str, install: Install)
     status = {plugin.name: plugin for plugin in plugins.plugins}[module.replace("_", "-")]
     assert (status.status, status.version) == ("broken", "0.3")
     assert status.reason == BROKEN[module]
-    assert list(plugins.targets) == ["listing", "npu"]
+    assert list(plugins.targets) == ["board", "npu"]
     assert not plugins.quantizers
 
 
@@ -105,7 +105,7 @@ def test_two_providers_of_one_name_are_a_conflict(install: Install) -> None:
     assert [str(conflict) for conflict in plugins.conflicts] == [
         "target 'npu' is registered by also-npu 2.1 and good-targets 1.0"
     ]
-    for ask in (lambda: plugins.targets, lambda: plugins.target("listing")):
+    for ask in (lambda: plugins.targets, lambda: plugins.target("board")):
         with pytest.raises(PluginError) as caught:
             ask()
         assert str(caught.value) == (
@@ -175,20 +175,20 @@ def test_strict_mode_is_off_when_it_is_zero(install: Install, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("name", "why", "fix"),
     [
-        ("npv", "no installed package registers it; installed targets: listing, npu", "Did you mean 'npu'?"),
+        ("npv", "no installed package registers it; installed targets: board, npu", "Did you mean 'npu'?"),
         (
             "qcdq",
-            "the package that provides it is not installed; installed targets: listing, npu",
+            "the package that provides it is not installed; installed targets: board, npu",
             "Install it: pip install export-qcdq",
         ),
         (
             "qdcq",
-            "no installed package registers it; installed targets: listing, npu",
+            "no installed package registers it; installed targets: board, npu",
             "Did you mean 'qcdq' (pip install export-qcdq)?",
         ),
         (
             "zzzzz",
-            "no installed package registers it; installed targets: listing, npu",
+            "no installed package registers it; installed targets: board, npu",
             "See `quant export --list-targets`.",
         ),
     ],

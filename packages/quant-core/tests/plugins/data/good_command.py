@@ -1,4 +1,4 @@
-"""The code of the command of good_targets.py; used by test_quant_command.py."""
+"""The code of the command of good_targets.py; used by test_quant_plugins.py."""
 
 from __future__ import annotations
 

@@ -20,10 +20,10 @@ def quant_targets() -> Iterable[Target]:
         runtime="no_such_runtime",
     )
     yield Target(
-        name="listing",
-        summary="a text file",
-        exporter="no_such_package.listing:lower",
-        suffix=".txt",
+        name="board",
+        summary="a board",
+        exporter="no_such_package.board:lower",
+        suffix=".bin",
         capabilities=Capabilities(),
     )
 

@@ -12,4 +12,3 @@ QUANT_API_VERSION = 1
 @hookimpl
 def quant_commands() -> Iterable[Command]:
     yield Command(name="export", summary="not the one you want", command="good_command:hello")
-    yield Command(name="number", summary="not a command", command="good_command:not_a_command")

@@ -1,0 +1,1 @@
+"""A third-party plugin: one quantizer, and one target that lists a program as JSON."""
