@@ -92,7 +92,6 @@ def compiled(network: str, rounds: int, repeats: int, quantize_input: bool) -> N
     steps: dict[str, Step] = {}
     for layers in (float_layers(), our_layers(collect_stats_steps=1, quantize_input=quantize_input)):
         net, batch = build(network, layers, steady=True)
-        torch._dynamo.reset()
         steps[layers.name] = training_step(torch.compile(net, fullgraph=True), batch)
         steps[layers.name]()
     before = _compilations()

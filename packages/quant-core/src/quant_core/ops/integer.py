@@ -9,8 +9,8 @@ What the design answers:
   ``±2`` where it was clamped above or below. It is kept in two bytes (float16; float64 for float64 input).
 - *Speed.* Forward and backward are each a handful of in-place, vectorised passes over memory; there is no comparison, no
   mask and no ``where``, each of which costs several times as much as a multiplication on a CPU.
-- *One numerics.* Eager training, ``torch.compile`` (which traces this same function) and the dialect op ``quant::int``
-  (whose body calls it) all compute through :func:`_levels`.
+- *One numerics.* Eager training and the dialect op ``quant::int`` share :func:`quantize_levels`; under ``torch.compile`` the
+  same operations are traced one by one, because a compiler fuses them better itself. Tests hold the three equal.
 
 Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference", CVPR 2018,
 equations 1 and 12; gradient of the scale as in Esser et al., "Learned step size quantization", ICLR 2020, equation 3.
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from quant_core.ops.rounding import round_to_integer
+from quant_core.ops.straight_through import clamp_ste, rounding_ste, tensor_clamp
 
 ClampGradient = Literal["masked", "pass"]
 
@@ -106,6 +107,8 @@ def quantize_int(
     )
     if not needs_gradient:
         return fake_quantize(x, scale, zero_point, low, high, rounding_mode, rectify=rectify)
+    if torch.compiler.is_compiling():
+        return _composed(x, scale, zero_point, low, high, rounding_mode, clamp_gradient, rectify)
     out: Tensor = _QuantizeInt.apply(  # type: ignore[no-untyped-call]
         x, scale, zero_point, low, high, rounding_mode, clamp_gradient == "masked", rectify
     )
@@ -147,6 +150,27 @@ def quantize_levels(
     tensor([1., 3.])
     """
     return _clamp(_levels(x, scale, zero_point, rounding_mode, rectify)[1], low, high)
+
+
+def _composed(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | float,
+    low: Tensor | float,
+    high: Tensor | float,
+    rounding_mode: str,
+    clamp_gradient: ClampGradient,
+    rectify: bool,
+) -> Tensor:
+    """The same function out of plain operations, which a compiler fuses better than the hand-written backward."""
+    levels = (torch.relu(x) if rectify else x).to(_compute_dtype(x)) / scale
+    if not _is_zero(zero_point):
+        levels = levels + zero_point
+    rounded = rounding_ste(levels, rounding_mode)
+    clamped = tensor_clamp(rounded, low, high) if clamp_gradient == "masked" else clamp_ste(rounded, low, high)
+    if not _is_zero(zero_point):
+        clamped = clamped - zero_point
+    return (clamped * scale).to(x.dtype)
 
 
 def _levels(
