@@ -1,5 +1,7 @@
 """What an injector refuses, and how it says so."""
 
+import pickle
+import pydoc
 import traceback
 
 import pytest
@@ -77,6 +79,32 @@ def test_reading_what_is_not_there():
         "  Define tensor_quan in Quantizer, or use Quantizer.let(tensor_quan=...). The nearest name there is "
         "'tensor_quant'."
     )
+
+
+def test_what_cannot_be_read_is_an_attribute_error_as_well():
+    assert not hasattr(Quantizer, "tensor_quan")
+    assert getattr(Quantizer, "tensor_quant", 3) == 3
+    assert hasattr(Quantizer.let(scaling_init=1), "tensor_quant")
+
+
+def test_help_works_also_where_something_is_missing():
+    assert "class Quantizer(quant_core.inject.injector.Injector)" in pydoc.render_doc(
+        Quantizer, renderer=pydoc.plaintext
+    )
+
+
+def test_a_missing_root_of_a_layer_is_no_attribute_error():
+    with pytest.raises(MissingDependencyError) as failure:
+        assemble(Quantizer, ["tensor_quant"])
+    assert not isinstance(failure.value, AttributeError)
+
+
+def test_errors_pickle():
+    with pytest.raises(MissingDependencyError) as failure:
+        _ = Quantizer.tensor_quant
+    restored = pickle.loads(pickle.dumps(failure.value))
+    assert type(restored) is type(failure.value)
+    assert str(restored) == str(failure.value)
 
 
 def test_what_python_probes_for_is_an_attribute_error():

@@ -13,6 +13,10 @@ from quant_core.inject.this import This, levels_of, steps_of
 from quant_core.inject.value import value
 
 
+class MissingAttributeError(MissingDependencyError, AttributeError):
+    """Raised where an attribute is read: ``hasattr``, ``getattr`` with a default and ``help`` expect it."""
+
+
 class Session:
     """The state of one build of an injector; nothing of it is kept anywhere else.
 
@@ -152,12 +156,17 @@ class Session:
         session.consumed = self.consumed
         return session
 
+    def _outermost(self) -> Session:
+        return self if self._outer is None else self._outer._outermost()
+
     def _missing(self, name: str) -> MissingDependencyError:
         label, owner = self.label(name), title(self.injector)
         near = nearest(name, names_of(self.injector), most=1)
         hint = f" The nearest name there is {near[0]!r}." if near else ""
+        # Only a read is an AttributeError: where a layer is built, a property around it would swallow one.
+        kind = MissingAttributeError if self._outermost()._prefix is None else MissingDependencyError
         derive = f"use {owner}.let({name}=...)" if self._prefix is None else f"pass {label}=... as an option"
-        return MissingDependencyError(
+        return kind(
             f"{owner} has no attribute {name!r}",
             why=f"{label} is needed by {needed_by(self._path)}" if self._path else f"nothing in {owner} defines it",
             fix=f"Define {name} in {owner}, or {derive}.{hint}" if self._outer is None else f"Define {label}.{hint}",
