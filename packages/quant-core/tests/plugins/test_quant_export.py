@@ -151,7 +151,9 @@ def test_an_unknown_option_is_a_usage_error(run: Run) -> None:
     result = run("export", "listing", *arguments)
     assert result.exit_code == 2
     assert result.stderr.endswith(
-        "UnknownNameError: target 'listing' has no option 'eror'\n  its options are error, weights\n  Did you mean 'error'?\n"
+        "UnknownNameError: target 'listing' has no option 'eror'\n"
+        "  its options are error, weights\n"
+        "  Did you mean 'error'?\n"
     )
 
 
