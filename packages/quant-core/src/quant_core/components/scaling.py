@@ -206,8 +206,9 @@ class ParameterFromRuntimeStatsScaling(Scaling):
 
     def _follow(self, statistic: Tensor) -> None:
         with torch.no_grad():
-            weight = torch.where(self.collected.count == 0, 1.0, self.scaling_stats_momentum)
-            self.value.copy_(torch.lerp(self.value, statistic, weight.to(self.value.dtype)))
+            weight = self.scaling_stats_momentum
+            followed = self.value * (1 - weight) + statistic * weight
+            self.value.copy_(torch.where(self.collected.count == 0, statistic, followed))
         self.collected.advance()
 
 
