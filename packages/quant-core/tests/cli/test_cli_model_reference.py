@@ -38,6 +38,9 @@ def number():
 
 instance = Net()
 constant = 3
+
+def leave():
+    raise SystemExit("bye")
 """
 
 
@@ -155,14 +158,17 @@ def test_what_is_no_module_is_refused(name: str, kind: str, folder: Path) -> Non
     )
 
 
-def test_a_factory_that_fails_is_reported_with_its_line(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "line", "why"), [("fail", 19, "RuntimeError: no weights here"), ("leave", 28, "SystemExit: bye")]
+)
+def test_a_factory_that_fails_is_reported_with_its_line(name: str, line: int, why: str, folder: Path) -> None:
     source = f"{folder}/net_under_test.py"
     with pytest.raises(LoadError) as caught:
-        load_model(parse_model(f"{source}:fail"))
+        load_model(parse_model(f"{source}:{name}"))
     assert str(caught.value) == (
-        "calling 'fail' without arguments failed\n"
-        f"  at {source}:19\n"
-        "  RuntimeError: no weights here\n"
+        f"calling {name!r} without arguments failed\n"
+        f"  at {source}:{line}\n"
+        f"  {why}\n"
         "  Name a class or function that needs no arguments, if need be a small function that makes the model."
     )
 

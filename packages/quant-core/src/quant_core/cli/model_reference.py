@@ -146,7 +146,7 @@ def _call(found: Any, reference: ModelReference) -> Any:
         return found
     try:
         return found()
-    except Exception as failure:
+    except (Exception, SystemExit) as failure:
         raise LoadError(
             f"calling {reference.name!r} without arguments failed",
             where=_last_line(failure) or str(reference),
