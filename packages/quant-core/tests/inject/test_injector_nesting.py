@@ -14,6 +14,11 @@ class Leaf:
         self.start = start
 
 
+class Pair:
+    def __init__(self, one, two):
+        self.one, self.two = one, two
+
+
 class Outer(Injector):
     bit = 3
     shared = Leaf
@@ -30,10 +35,6 @@ class Outer(Injector):
             @value
             def from_value():
                 return (this << 1).bit_width
-
-    class Pair:
-        def __init__(self, one, two):
-            self.one, self.two = one, two
 
     pair = Pair
     one = this.Inner.first
@@ -82,6 +83,39 @@ def test_overrides_are_seen_on_both_levels():
 def test_within_one_build_a_nested_injector_shares_with_the_one_around_it():
     built = Outer.pair
     assert built.one is built.two
+
+
+def test_within_one_build_a_nested_injector_is_one():
+    class Around(Injector):
+        pair = Pair
+        one = this.Inner.one
+        two = this.Inner.two
+
+        class Inner(Injector):
+            one = this.leaf
+            two = this.leaf
+            leaf = Leaf
+            start = 1
+
+    built = Around.pair
+    assert built.one is built.two
+
+
+def test_a_component_may_keep_a_nested_injector_and_build_from_it_later():
+    class Keeper:
+        def __init__(self, Inner):
+            self.inner = Inner
+
+    class Around(Injector):
+        keeper = Keeper
+
+        class Inner(Injector):
+            back = (this << 1).keeper
+
+    first = Around.keeper
+    second = first.inner.back
+    assert isinstance(second, Keeper)
+    assert second is not first
 
 
 def test_reading_a_nested_injector_again_builds_anew():

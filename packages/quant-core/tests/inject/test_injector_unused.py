@@ -248,6 +248,24 @@ class TestWhatCountsAsAReader:
 
         assert build(Mine) == {"tensor_quant": 4}
 
+    def test_what_a_nested_injector_reads_from_itself_does_not_count(self):
+        class Mine(Int8WeightConst):
+            class Inner(Injector):
+                bits = this.half
+
+        assert refusal(Mine.let(half=2)).startswith("unknown option 'half'")
+
+    def test_the_words_of_a_computed_attribute_are_not_offered(self):
+        class Mine(Int8WeightConst):
+            @value
+            def scaling_shape(numbers):
+                return (numbers.real,)
+
+        assert refusal(Mine.let(rea=1, numbers=2)).endswith(
+            "Known names: bit_width, numbers, scaling_impl, scaling_init, scaling_min_val, scaling_shape, "
+            "scaling_stats_impl, signed, tensor_quant."
+        )
+
     def test_the_parameters_of_a_class_that_is_not_built_do_not_count(self):
         class Mine(Int8Weight):
             proxy_class = Const

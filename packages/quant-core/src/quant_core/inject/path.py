@@ -15,14 +15,12 @@ class Frame:
         name: its name there.
         label: how messages call it.
         maker: what builds it: a component, a computed attribute or an expression.
-        open: whether it is still being built.
     """
 
     injector: type
     name: str
     label: str
     maker: str = ""
-    open: bool = True
 
 
 def needed_by(path: Sequence[Frame]) -> str:

@@ -61,7 +61,6 @@ class Session:
         try:
             self._made[name] = self._finish(frame, found[1])
         finally:
-            frame.open = False
             self._path.pop()
         return self._made[name]
 
@@ -151,7 +150,7 @@ class Session:
     def afresh(self) -> Session:
         """A session that builds anew, for reading a nested injector by itself; its reads count in this one."""
         outer = self._outer.afresh() if self._outer is not None else None
-        path = outer._path if outer is not None else [frame for frame in self._path if frame.open]
+        path = outer._path if outer is not None else list(self._path)
         session = Session(self.injector, prefix=self._prefix, outer=outer, path=path)
         session.consumed = self.consumed
         return session
