@@ -71,7 +71,7 @@ class TestOptions:
         assert refusal(Int8WeightConst.let(scaling_min_val=0.1), prefix="weight_", where="QuantConv2d") == (
             "option 'weight_scaling_min_val' has no effect\n"
             "  at QuantConv2d\n"
-            "  'weight_scaling_min_val' is for Stats, which Int8WeightConst does not use as it is configured\n"
+            "  'weight_scaling_min_val' is known to Stats, but nothing reads it as Int8WeightConst is configured\n"
             "  Leave weight_scaling_min_val out, or choose components and options that read it."
         )
 
@@ -120,7 +120,7 @@ class TestClassBody:
         assert refusal(Mine, where="QuantConv2d") == (
             "attribute 'scaling_min_val' has no effect\n"
             "  at QuantConv2d\n"
-            "  'scaling_min_val' is for Stats, which Mine does not use as it is configured\n"
+            "  'scaling_min_val' is known to Stats, but nothing reads it as Mine is configured\n"
             "  Leave scaling_min_val out, or choose components and options that read it."
         )
 
@@ -182,7 +182,7 @@ class TestWhatCountsAsAReader:
         assert build(given)["tensor_quant"].scaling_impl.scaling_shape == (4, 1)
         assert refusal(given.let(per_channel=False)) == (
             "option 'shape' has no effect\n"
-            "  'shape' is for @value Mine.scaling_shape, which Mine does not use as it is configured\n"
+            "  'shape' is known to @value Mine.scaling_shape, but nothing reads it as Mine is configured\n"
             "  Leave shape out, or choose components and options that read it."
         )
 

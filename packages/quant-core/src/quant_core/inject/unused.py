@@ -62,6 +62,6 @@ def _idle(injector: type, name: str, known: Sequence[Read], prefix: str, *, opti
     readers = " or ".join(dict.fromkeys(read.reader for read in known if read.name == name))
     return UnusedAttributeError(
         f"{'option' if option else 'attribute'} {lead + name!r} has no effect",
-        why=f"{lead + name!r} is for {readers}, which {title(injector)} does not use as it is configured",
+        why=f"{lead + name!r} is known to {readers}, but nothing reads it as {title(injector)} is configured",
         fix=f"Leave {lead + name} out, or choose components and options that read it.",
     )
