@@ -1,48 +1,61 @@
 """A tensor that knows the grid that it lies on.
 
-A :class:`QuantTensor` holds the dequantized ``value`` together with ``scale``, ``zero_point`` and ``bit_width``, such that
-``value = (integer − zero_point) · scale``. It is an ordinary immutable object, not a subclass of ``torch.Tensor``: torch hands
-every operation on it to :mod:`quant_core.tensor.rules`, which says what becomes of the grid. It is a pytree node, so that it
-goes through ``torch.compile(fullgraph=True)`` and ``torch.export``.
+A :class:`QuantTensor` holds the dequantized ``value`` together with ``scale``, ``zero_point`` and ``bit_width``, such
+that ``value = (integer − zero_point) · scale``. It is an ordinary immutable object, not a subclass of
+``torch.Tensor``: torch hands every operation on it to :mod:`quant_core.tensor.dispatch`, where a rule says what
+becomes of the grid. It is a pytree node, so that it goes through ``torch.compile(fullgraph=True)`` and
+``torch.export``.
 """
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from quant_core.ops import integer_range
+from quant_core.tensor.operators import TensorOperators
 
-Count = int  # the class has a method of that name
-_TOLERANCE = 1e-2
 _INTEGER_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_SLACK = 0.01
+_MOST_SLACK = 0.49
+_BELONG_TO_THE_VALUE = ("backward", "data", "grad")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QuantTensor:
-    """A dequantized value and its grid.
+class QuantTensor(TensorOperators):
+    """A dequantized value and its grid: ``value = (integer − zero_point) · scale``, rounded to the dtype of ``value``.
+
+    Methods, properties and operators of ``torch.Tensor`` work on it, and so do the functions of torch: each by its
+    rule, see :data:`quant_core.tensor.RULES`. The four tensors are differentiable as far as they require gradients.
 
     Attributes:
         value: ``(integer − zero_point) · scale``, a float tensor of any shape.
-        scale: positive, broadcastable to ``value``.
-        zero_point: broadcastable to ``value``.
-        bit_width: number of bits, a 0-dim tensor.
+        scale: positive, broadcastable to ``value``: one element per tensor, ``(C, 1, 1)`` per channel of an
+            ``(N, C, H, W)`` value.
+        zero_point: integer-valued (after a float bias: any), broadcastable to ``value``.
+        bit_width: number of bits, one element.
         signed: whether the integers can be negative.
-        narrow_range: whether one level is left out.
-        training: whether it was made in training mode.
-        symmetric: whether ``zero_point`` is 0 by construction. Products and sums stay on a grid only then.
-        zero_on_grid: whether the real number 0 is one of the levels (it is not for binary values). Padding with zeros and ReLU
-            stay on the grid only then.
+        narrow_range: whether one level is left out; see :func:`quant_core.ops.integer_range`.
+        training: whether it was made in training mode; a note only, no rule reads it.
+        symmetric: whether ``zero_point`` is 0 by construction. Products stay on a grid only then.
+        zero_on_grid: whether the real number 0 is one of the levels (it is not for binary values). Padding with zeros
+            and ReLU stay on the grid only then.
+
+    Raises:
+        InputError: by in-place operations and by ``out=``, because it is immutable.
 
     >>> x = QuantTensor(torch.tensor([0.5, -1.0]), torch.tensor(0.5), torch.tensor(0.0), torch.tensor(4.0), signed=True)
     >>> x.int(), x.is_valid
     (tensor([ 1, -2], dtype=torch.int8), True)
     >>> torch.flatten(x).scale
     tensor(0.5000)
+    >>> torch.exp(x)
+    tensor([1.6487, 0.3679])
     """
 
     value: Tensor
@@ -55,56 +68,71 @@ class QuantTensor:
     symmetric: bool = False
     zero_on_grid: bool = True
 
-    dispatch: ClassVar[Callable[..., Any]]  # set by quant_core.tensor.rules, which knows this class
-
     @classmethod
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Let the table of rules decide what becomes of the grid."""
-        return cls.dispatch(func.__name__, func, args, kwargs or {})
+        return cls.dispatch(func, args, kwargs or {})
 
     def int(self, float_datatype: bool = False) -> Tensor:
-        """The integers, ``round(value / scale + zero_point)``.
+        """The integers, ``round(value / scale + zero_point)``; no gradient.
+
+        Exact as long as the dtype of ``value`` tells neighbouring levels apart: for ``|integer − zero_point|`` up to
+        2²³ in float32, 1024 in float16 and 128 in bfloat16.
 
         Args:
-            float_datatype: give them in ``value``'s float dtype. Otherwise in the smallest of uint8, int8, int16, int32 and
-                int64 that holds the range, which is looked up in ``bit_width``; while compiling, where that is not known,
-                in int32.
+            float_datatype: give them in the dtype of ``value``. Otherwise in the first of uint8, int8, int16, int32
+                and int64 that holds the range of ``bit_width``, ``signed`` and ``narrow_range``; in a compiled or
+                exported graph, where the number of bits is not known, in int32.
 
-        >>> QuantTensor(torch.tensor([7.5]), torch.tensor(0.5), torch.tensor(0.0), torch.tensor(4.0), signed=False).int()
+        >>> grid = torch.tensor(0.5), torch.tensor(0.0), torch.tensor(4.0)
+        >>> QuantTensor(torch.tensor([7.5]), *grid, signed=False).int()
         tensor([15], dtype=torch.uint8)
         """
-        wide = torch.float64 if self.value.dtype == torch.float64 else torch.float32
-        integers = torch.round(self.value.detach().to(wide) / self.scale.detach() + self.zero_point.detach())
+        integers = torch.round(self._levels())
         return integers.to(self.value.dtype) if float_datatype else integers.to(self._integer_type())
 
     @property
     def is_valid(self) -> bool:
-        """Whether the value lies on the grid (to a hundredth of a step), within the range, with finite positive scale."""
-        if not bool(torch.all(torch.isfinite(self.scale) & (self.scale > 0))):
+        """Whether this is what it says: finite, positive scale, broadcastable grid, integers within the range.
+
+        A level may be off by ``0.01 + 2·eps·|integer − zero_point|`` steps, where ``eps`` is that of the dtype of
+        ``value``, and by less than half a step.
+        """
+        grid = (self.scale, self.zero_point, self.bit_width)
+        if self.bit_width.numel() != 1 or not all(_broadcasts(part.shape, self.value.shape) for part in grid[:2]):
             return False
-        levels = self.value.detach().double() / self.scale.detach() + self.zero_point.detach()
+        if not all(bool(torch.isfinite(part).all()) for part in (self.value, *grid)):
+            return False
+        levels = self._levels()
         integers = torch.round(levels)
         low, high = self.range()
-        on_grid = (levels - integers).abs() <= _TOLERANCE
-        return bool(torch.all(on_grid & (integers >= low) & (integers <= high)))
+        slack = _SLACK + 2 * torch.finfo(self.value.dtype).eps * (integers - self.zero_point.detach()).abs()
+        on_grid = (levels - integers).abs() <= slack.clamp(max=_MOST_SLACK)
+        positive = bool((self.scale > 0).all())
+        return positive and bool((on_grid & (integers >= low) & (integers <= high)).all())
 
     def range(self) -> tuple[Tensor, Tensor]:
-        """The smallest and the largest integer, 0-dim float64 tensors; ``−1`` and ``1`` for a binary tensor."""
-        low, high = integer_range(self.bit_width.double(), signed=self.signed, narrow_range=self.narrow_range)
-        low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in (low, high))
-        return low, torch.where(self.bit_width == 1, torch.ones_like(high), high)
+        """The smallest and the largest integer, 0-dim float64 tensors; ``−1`` and ``1`` for one signed bit (binary).
+
+        >>> x = QuantTensor(torch.zeros(1), torch.tensor(0.5), torch.tensor(0.0), torch.tensor(4.0), signed=True)
+        >>> [int(bound) for bound in x.range()]
+        [-8, 7]
+        """
+        bits = self.bit_width.to(torch.float64).reshape(())
+        low, high = integer_range(bits, signed=self.signed, narrow_range=self.narrow_range)
+        low = low if isinstance(low, Tensor) else torch.zeros_like(bits)
+        return low, torch.where(bits == 1, torch.ones_like(high), high)
 
     def replace(self, **fields: Any) -> QuantTensor:
         """The same with some fields replaced."""
         return replace(self, **fields)
 
-    def _integer_type(self) -> torch.dtype:
-        if torch.compiler.is_compiling():
-            return torch.int32
-        low, high = (float(bound) for bound in self.range())
-        return next(kind for kind in _INTEGER_TYPES if torch.iinfo(kind).min <= low and high <= torch.iinfo(kind).max)
+    @property
+    def per_tensor(self) -> bool:
+        """Whether one scale and one zero-point hold for all elements."""
+        return self.scale.numel() == 1 and self.zero_point.numel() == 1
 
     @property
     def shape(self) -> torch.Size:
@@ -112,7 +140,7 @@ class QuantTensor:
         return self.value.shape
 
     @property
-    def ndim(self) -> Count:
+    def ndim(self) -> builtins.int:
         """The number of axes."""
         return self.value.ndim
 
@@ -131,40 +159,64 @@ class QuantTensor:
         """Whether a gradient flows into the value."""
         return self.value.requires_grad
 
-    def __len__(self) -> Count:
+    @property
+    def T(self) -> Any:
+        """The axes reversed; the grid is kept."""
+        return self.permute(*reversed(builtins.range(self.ndim)))
+
+    @property
+    def mT(self) -> Any:
+        """The last two axes exchanged; the grid is kept."""
+        return self.transpose(-2, -1)
+
+    def __len__(self) -> builtins.int:
         return len(self.value)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.unbind(0))
 
-    def __bool__(self) -> bool:
-        return bool(self.value)
-
     def __getattr__(self, name: str) -> Any:
         """Methods and properties of tensors that are not defined here, by their rule."""
-        if name.startswith("__") or not hasattr(Tensor, name):
+        if name.startswith("_") or not hasattr(Tensor, name):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        method = getattr(Tensor, name)
-        if not callable(method):
-            return getattr(self.value, name)
-        return _Bound(name, method, self)
+        if name in _BELONG_TO_THE_VALUE:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}; take that of its .value")
+        # Tensor.unflatten calls super(), which the compiler cannot follow from outside of the class.
+        method = torch.unflatten if name == "unflatten" else getattr(Tensor, name)
+        return _Bound(method, self) if callable(method) else getattr(self.value, name)
 
     def __repr__(self) -> str:
-        parts = ", ".join(
-            f"{name}={getattr(self, name)}" for name in ("value", "scale", "zero_point", "bit_width", "signed")
-        )
-        return f"QuantTensor({parts})"
+        parts = [f"{name}={getattr(self, name)}" for name in ("value", "scale", "zero_point", "bit_width", "signed")]
+        flags = [f"{name}=True" for name in ("narrow_range", "training", "symmetric") if getattr(self, name)]
+        return f"QuantTensor({', '.join(parts + flags + ([] if self.zero_on_grid else ['zero_on_grid=False']))})"
+
+    def _levels(self) -> Tensor:
+        return self.value.detach().to(torch.float64) / self.scale.detach() + self.zero_point.detach()
+
+    def _integer_type(self) -> torch.dtype:
+        if torch.compiler.is_compiling():
+            return torch.int32
+        low, high = (float(bound) for bound in self.range())
+        kinds = (kind for kind in _INTEGER_TYPES if torch.iinfo(kind).min <= low and high <= torch.iinfo(kind).max)
+        return next(kinds, torch.int64)
 
 
 class _Bound:
     """A method of a tensor, bound to a quantized one."""
 
-    __slots__ = ("function", "name", "owner")
+    __slots__ = ("function", "owner")
 
-    def __init__(self, name: str, function: Callable[..., Any], owner: QuantTensor) -> None:
-        self.name = name
+    def __init__(self, function: Callable[..., Any], owner: QuantTensor) -> None:
         self.function = function
         self.owner = owner
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.owner.dispatch(self.name, self.function, (self.owner, *args), kwargs)
+        return self.owner.dispatch(self.function, (self.owner, *args), kwargs)
+
+
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    """Whether one shape broadcasts to the other; a grid of one element fits everywhere."""
+    if shape.numel() == 1:
+        return True
+    pairs = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(size in (1, wanted) for size, wanted in pairs)
