@@ -14,8 +14,8 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         UnusedAttributeError,
         "unknown option 'weight_bit_widht'\n"
         "  at QuantLinear\n"
-        "  no component of Int8WeightPerTensorFloat has a parameter 'bit_widht'\n"
-        "  Did you mean 'weight_bit_width' or 'weight_bit_width_impl' or 'weight_signed'?",
+        "  nothing in Int8WeightPerTensorFloat reads 'weight_bit_widht'\n"
+        "  Did you mean 'weight_bit_width'?",
     ),
     "an option without a prefix": (
         lambda: qnn.QuantConv2d(1, 2, 3, bit_width=4),
@@ -38,14 +38,15 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         UnusedAttributeError,
         "option 'per_channel_broadcastable_shape' has no effect\n"
         "  at QuantIdentity\n"
-        "  it is read by the computed attribute scaling_shape, which Int8ActPerTensorFloat does not use as it is configured\n"
-        "  Leave per_channel_broadcastable_shape out, or use a component that reads it.",
+        "  'per_channel_broadcastable_shape' is known to @value Int8ActPerTensorFloat.scaling_shape, but nothing reads it as "
+        "Int8ActPerTensorFloat is configured\n"
+        "  Leave per_channel_broadcastable_shape out, or choose components and options that read it.",
     ),
     "one bit": (
         lambda: qnn.QuantLinear(3, 2, weight_bit_width=1),
         ConfigurationError,
         "bit_width=1 is too small for an integer quantizer\n"
-        "  at QuantLinear\n"
+        "  at QuantLinear: weight_tensor_quant of Int8WeightPerTensorFloat\n"
         "  an integer quantizer needs at least 2 bits, got 1\n"
         "  Use BinaryQuant for one bit, or set bit_width to 2 or more.",
     ),

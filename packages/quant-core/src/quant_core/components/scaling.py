@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from quant_core.components.fit import check_fits
 from quant_core.components.stats import Statistic
 from quant_core.components.step_counter import StepCounter
 from quant_core.errors import ConfigurationError
@@ -192,23 +193,27 @@ class ParameterFromRuntimeStatsScaling(Scaling):
         """The statistic of ``x`` while collecting, the learned threshold afterwards."""
         if not self.reads_input:
             return self._learned()
+        check_fits(x, self.value)
         statistic = _at_least(self.scaling_stats_impl(x), self.scaling_min_val)
         if not torch.compiler.is_compiling():
             self._follow(statistic.detach())
             return statistic
+        # A compiled graph cannot leave this branch by itself, so that it looks at the count at each step.
         finished = self.collected.finished()
         threshold = torch.where(finished, self._learned(), statistic)
-        self._follow(torch.where(finished, self.value.detach(), statistic.detach()))
+        self._follow(statistic.detach(), unless=finished)
         return threshold
 
     def _learned(self) -> Tensor:
         return abs_binary_sign_grad(_at_least(self.value, self.scaling_min_val))
 
-    def _follow(self, statistic: Tensor) -> None:
+    def _follow(self, statistic: Tensor, unless: Tensor | None = None) -> None:
+        """Let the running average follow the statistic, and count the step."""
         with torch.no_grad():
             weight = self.scaling_stats_momentum
-            followed = self.value * (1 - weight) + statistic * weight
-            self.value.copy_(torch.where(self.collected.count == 0, statistic, followed))
+            average = self.value * (1 - weight) + statistic * weight
+            followed = torch.where(self.collected.count == 0, statistic, average)
+            self.value.copy_(followed if unless is None else torch.where(unless, self.value, followed))
         self.collected.advance()
 
 

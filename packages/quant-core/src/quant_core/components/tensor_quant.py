@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from quant_core.components.bit_width import BitWidth, ConstBitWidth
 from quant_core.components.delay import QuantDelay
+from quant_core.components.fit import check_fits
 from quant_core.components.scaling import Scaling
 from quant_core.components.zero_point import ZeroPoint, ZeroZeroPoint
-from quant_core.errors import ConfigurationError, InputError
+from quant_core.errors import ConfigurationError
 from quant_core.ops import ClampGradient, integer_range, quantize_binary, quantize_int, tensor_clamp
 from quant_core.ops.rounding import check_rounding_mode
 
@@ -106,7 +107,7 @@ class IntQuant(TensorQuant):
         if rectify and getattr(self.scaling_impl, "reads_input", True):
             x, rectify = torch.relu(x), False
         scale, zero_point, bit_width = self.grid(x)
-        _check_fits(x, scale)
+        check_fits(x, scale)
         value = quantize_int(
             x,
             scale,
@@ -225,7 +226,7 @@ class BinaryQuant(TensorQuant):
     def forward(self, x: Tensor) -> Quantized:
         """``(value, scale, 0, 1)`` of ``x``."""
         scale, zero_point, bit_width = self.grid(x)
-        _check_fits(x, scale)
+        check_fits(x, scale)
         return self.delay(x, quantize_binary(self._prepare(x, scale), scale)), scale, zero_point, bit_width
 
     def _prepare(self, x: Tensor, scale: Tensor) -> Tensor:
@@ -259,15 +260,4 @@ def _check_integer(bit_width_impl: BitWidth, signed: bool) -> None:
             f"bit_width={bits:g} is too small for an integer quantizer",
             why=f"an integer quantizer needs at least 2 bits, got {bits:g}",
             fix="Use BinaryQuant for one bit, or set bit_width to 2 or more.",
-        )
-
-
-def _check_fits(x: Tensor, scale: Tensor) -> None:
-    """A scale may be broadcast to the tensor, never the tensor to the scale."""
-    sizes = zip(reversed(scale.shape), reversed(x.shape), strict=False)
-    if scale.dim() > x.dim() or any(own not in (1, size) for own, size in sizes):
-        raise InputError(
-            f"a scale of shape {tuple(scale.shape)} does not fit a tensor of shape {tuple(x.shape)}",
-            why="each axis of the scale is 1 or the size of the tensor's axis, counted from the last",
-            fix="Check which axis holds the channels: (1, C, 1, 1) for images, (1, C) after a linear layer.",
         )

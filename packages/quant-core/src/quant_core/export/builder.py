@@ -76,6 +76,10 @@ class ProgramBuilder:
         """Put a call in the place of a node; ``args`` and ``kwargs`` hold new nodes."""
         return self._place(old, self.graph.create_node("call_function", target, args, dict(kwargs), name or old.name))
 
+    def drop(self, old: fx.Node) -> None:
+        """Leave out a node that gives its first operand."""
+        self.new[old] = self.new[old.args[0]]  # type: ignore[index]
+
     def finish(self) -> ExportedProgram:
         """Copy the outputs, and return the new program without the constants that nothing uses."""
         output = self._old.graph.output_node()
@@ -103,6 +107,7 @@ class ProgramBuilder:
             module_call_graph=self._old.module_call_graph,
             example_inputs=self._old.example_inputs,
             constants={},
+            verifiers=self._old.verifiers,
         )
 
     def _place(self, old: fx.Node, new: fx.Node) -> fx.Node:

@@ -15,6 +15,7 @@ from quant_core.errors import CaptureError, InputError, QuantError
 from quant_core.export.eval_mode import in_eval_mode
 from quant_core.export.fold import fold
 from quant_core.export.program import Program
+from quant_core.export.quiet import quiet
 from quant_core.export.provenance import map_modules
 from quant_core.export.spec import verify_spec
 
@@ -53,7 +54,8 @@ def capture(
     shapes = _batch_shapes(args, given) if dynamic_shapes == "batch" else dynamic_shapes
     with in_eval_mode(model), torch.no_grad():
         try:
-            exported = torch.export.export(model, args, given, dynamic_shapes=shapes, strict=False)
+            with quiet():
+                exported = torch.export.export(model, args, given, dynamic_shapes=shapes, strict=False)
         except Exception as failure:
             raise _explain(failure, model) from failure
         modules = map_modules(model)

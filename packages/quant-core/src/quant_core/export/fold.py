@@ -6,7 +6,8 @@ After the pass the graph holds
   type that holds their range;
 - for each activation quantizer its op, with constant scale, zero-point and bit width;
 - constants named after what they belong to: ``conv1.weight``, ``conv1.weight_scale``, ``relu1.act_quant.scale``;
-- nodes named after the module that they come from: ``conv1_conv2d``, ``relu1_act_quant``.
+- nodes named after the module that they come from: ``conv1_conv2d``, ``relu1_act_quant``;
+- no operations that do nothing in eval mode, such as dropout.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _PARTS = {
     _QUANT.ternary.default: {1: "scale"},
     _QUANT.trunc.default: {1: "scale", 2: "zero_point", 3: "output_scale", 4: "output_bit_width"},
 }
+_DROPOUTS = (torch.ops.aten.dropout.default, torch.ops.aten.feature_dropout.default)
+_IDENTITIES = (torch.ops.aten.alias.default, torch.ops.aten.detach.default, torch.ops.aten.detach_.default)
 _INTEGER_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
 
@@ -59,7 +62,9 @@ class _Folding:
             elif node in needed:
                 self.builder.new[node] = self.builder.constant(self._constant_name(node, needed[node]), self.values[node])
         for node in body:
-            if node.op not in ("placeholder", "output"):
+            if _is_identity(node):
+                self.builder.drop(node)
+            elif node.op not in ("placeholder", "output"):
                 self.builder.copy(node, self._node_name(node))
         return self.builder.finish()
 
@@ -130,11 +135,18 @@ def _evaluate_constants(exported: ExportedProgram, targets: Mapping[str, str]) -
 
 
 def _is_constant(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
-    if node.is_impure() or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+    if (node.is_impure() and node.target not in _IDENTITIES) or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         return False
     if not all(used in values for used in node.all_input_nodes):
         return False
     return node.target is operator.getitem or isinstance(node.target, torch._ops.OpOverload)
+
+
+def _is_identity(node: fx.Node) -> bool:
+    """Whether an operation gives its operand in eval mode."""
+    if node.target in _DROPOUTS:
+        return len(node.args) > 2 and node.args[2] is False
+    return node.target in _IDENTITIES
 
 
 def _smallest_type(low: float, high: float) -> torch.dtype:

@@ -16,7 +16,7 @@ from quant_core.export.artifact import Artifact
 from quant_core.export.capture import capture
 from quant_core.export.eval_mode import in_eval_mode
 from quant_core.export.files import check_writable
-from quant_core.export.lower import lower
+from quant_core.export.lower import check_options, lower
 from quant_core.export.program import Program
 from quant_core.export.verify import Verification, verify
 from quant_core.plugins import Registry, registry
@@ -77,13 +77,14 @@ def export(
     """
     start = time.perf_counter()
     known = plugins or registry()
-    runtime = known.target(target).item.runtime
+    entry = known.target(target).item
+    check_options(entry, options or ())
     if path is not None:
         check_writable(Path(path))
     program = capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
     artifact = lower(program, target, plugins=known, **dict(options or {}))
     verification = None
-    if verify and runtime is not None and find_spec(runtime) is not None:
+    if verify and entry.runtime is not None and find_spec(entry.runtime) is not None:
         verification = compare(model, program, artifact, args, kwargs)
         verification.raise_if_different()
     saved = artifact.save(path) if path is not None else None

@@ -203,7 +203,8 @@ def _largest(one: Any, other: Any) -> float:
         return 0.0 if one == other else float("inf")
     if one.numel() == 0:
         return 0.0
-    difference = (one.to(torch.float64) - torch.as_tensor(other).to(torch.float64).reshape(one.shape)).abs().max()
+    wide, other_wide = (torch.as_tensor(x).detach().to(torch.float64) for x in (one, other))
+    difference = (wide - other_wide.reshape(wide.shape)).abs().max()
     return float("inf") if bool(torch.isnan(difference)) else float(difference)
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +12,7 @@ from torch.export import ExportedProgram
 from quant_core.errors import UnsupportedError
 from quant_core.export.onnx.naming import MARK, tidy
 from quant_core.export.program import Program
+from quant_core.export.quiet import quiet
 
 Translation = Callable[..., Any]
 """An onnxscript function that emits the ONNX nodes of one op."""
@@ -53,7 +51,7 @@ def to_onnx(
     Raises:
         UnsupportedError: when torch's exporter has no ONNX operator for an op of the model.
     """
-    with _quiet():
+    with quiet():
         try:
             converted = torch.onnx.export(
                 exported,
@@ -94,18 +92,3 @@ def _unsupported(program: Program, failure: Exception, target: str) -> Unsupport
         fix="Replace the operation, or keep it out of the exported part of the model.",
     )
 
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's notes about optional packages and skipped optimizations off the user's screen."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

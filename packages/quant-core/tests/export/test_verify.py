@@ -1,0 +1,64 @@
+"""Verification: it finds an error of one step, says where, forgives a tie, and refuses nothing that is equal."""
+
+import pytest
+import torch
+from quant_core.errors import VerificationError
+from quant_core.export import capture, lower, verify
+from quant_core.plugins import Registry
+from torch import Tensor, nn
+
+
+def test_an_equal_artifact_is_equal_quantizer_by_quantizer(net: nn.Module, x: Tensor, plugins: Registry) -> None:
+    program = capture(net, (x,))
+    report = verify(program, lower(program, "listing", plugins=plugins), (x,))
+    assert report.equal
+    assert (report.max_difference, report.ties, report.compared) == (0, 0, 2)
+    assert str(report) == "listing equals the model; largest difference 0; 0 ties in 2 quantizers"
+    report.raise_if_different()
+
+
+def test_an_error_of_one_step_is_found_where_it_arises(net: nn.Module, x: Tensor, plugins: Registry) -> None:
+    program = capture(net, (x,))
+    step = net.relu.act_quant.scale().item()
+    artifact = lower(program, "listing", plugins=plugins, error=step, at="relu_act_quant")
+    report = verify(program, artifact, (x,))
+    assert not report.equal
+    assert report.first_divergence.where.split(" ")[0] == "relu.act_quant"
+    assert report.first_divergence.steps == pytest.approx(1)
+    assert report.max_difference > 0
+    with pytest.raises(VerificationError) as caught:
+        report.raise_if_different()
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "the listing artifact computes something else than the model"
+    assert lines[2] == f"  the first difference is {report.first_divergence.difference:g}, 1 steps of the scale"
+    assert lines[3] == "  This is a defect of the target; report it with the model. Nothing was written."
+
+
+def test_an_error_of_the_output_alone_is_found_there(net: nn.Module, x: Tensor, plugins: Registry) -> None:
+    program = capture(net, (x,))
+    report = verify(program, lower(program, "listing", plugins=plugins, error=0.01, at="output"), (x,))
+    assert report.first_divergence.where == "output 0"
+    assert report.first_divergence.difference == pytest.approx(0.01, rel=1e-3)
+    assert report.first_divergence.steps is None
+
+
+def test_a_value_on_the_border_may_be_rounded_to_either_side(net: nn.Module, plugins: Registry) -> None:
+    program = capture(nn.Sequential(net.entry), (torch.zeros(1, 1),))
+    step = net.entry.act_quant.scale().item()
+    artifact = lower(program, "listing", plugins=plugins, error=step, at="0_act_quant")
+    (name,) = [q.name for q in program.quantizers]
+    artifact.at = name
+    on_border = verify(program, artifact, (torch.tensor([[2.5 * step]]),))
+    assert on_border.equal
+    assert on_border.ties == 1
+    assert on_border.max_steps == pytest.approx(1)
+    assert not verify(program, artifact, (torch.tensor([[2.3 * step]]),)).equal
+
+
+def test_a_reference_of_the_models_own_is_what_the_difference_is_measured_against(
+    net: nn.Module, x: Tensor, plugins: Registry
+) -> None:
+    program = capture(net, (x,))
+    artifact = lower(program, "listing", plugins=plugins)
+    report = verify(program, artifact, (x,), reference=net.eval()(x) + 1)
+    assert report.max_difference == pytest.approx(1)
