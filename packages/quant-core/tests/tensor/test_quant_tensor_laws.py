@@ -228,27 +228,36 @@ COMPUTES: dict[str, Call] = {
 
 CASES: dict[str, Call] = {**MOVES, **KEEPS, **CHANGES, **COMPUTES}
 
-PLAIN_PER_CHANNEL = frozenset({"functional.unfold", "__matmul__", "__rmatmul__", "bmm", "matmul"})
-"""Operations whose rule asks for one scale, which the case does not have per channel."""
+ACROSS_CHANNELS = frozenset({"functional.unfold", "__matmul__", "__rmatmul__", "bmm", "matmul"})
+PRODUCTS = frozenset(
+    {"__abs__", "abs", "absolute", "__mul__", "mul", "__matmul__", "__rmatmul__", "bmm", "matmul", "mm"}
+)
+PLAIN = {"per_tensor": frozenset(), "per_channel": ACROSS_CHANNELS, "asymmetric": ACROSS_CHANNELS | PRODUCTS}
+"""Operations whose rule has a condition that the operands of their case do not meet."""
 
 RESULTS = {operation: rule.result for rule in RULES for operation in rule.operations}
-SCALES = {"per_tensor": torch.tensor(0.3), "per_channel": torch.tensor([0.3, 0.25, 0.7, 0.01]).reshape(1, 4, 1, 1)}
-GRIDS = pytest.mark.parametrize("granularity", ["per_tensor", "per_channel"])
+CHANNELS = torch.tensor([0.3, 0.25, 0.7, 0.01]).reshape(1, 4, 1, 1)
+SCALES = {
+    "per_tensor": (torch.tensor(0.3), torch.tensor(0.0)),
+    "per_channel": (CHANNELS, torch.zeros(1, 4, 1, 1)),
+    "asymmetric": (CHANNELS, torch.tensor([-3.0, 0.0, 5.0, 1.0]).reshape(1, 4, 1, 1)),
+}
+GRIDS = pytest.mark.parametrize("granularity", SCALES)
 OPERATIONS = pytest.mark.parametrize("operation", CASES)
 
 
 def operands(granularity: str, *, training: bool = False) -> tuple[QuantTensor, QuantTensor]:
     """Two leaves on one grid of 4 bits."""
-    scale = SCALES[granularity].clone()
+    scale, zero_point = SCALES[granularity]
     generator = torch.Generator().manual_seed(7)
-    grid = scale, torch.zeros_like(scale), torch.tensor(4.0)
+    grid = scale, zero_point, torch.tensor(4.0)
     x, y = (
         QuantTensor(
-            (torch.randint(-8, 8, (2, 4, 6, 6), generator=generator) * scale).requires_grad_(),
+            ((torch.randint(-8, 8, (2, 4, 6, 6), generator=generator) - zero_point) * scale).requires_grad_(),
             *grid,
             signed=True,
             training=training,
-            symmetric=True,
+            symmetric=granularity != "asymmetric",
         )
         for _ in range(2)
     )
@@ -280,7 +289,7 @@ def test_the_value_is_that_of_the_operation_on_values(operation: str, granularit
 @GRIDS
 @OPERATIONS
 def test_the_result_is_quantized_if_and_only_if_the_rule_says_so(operation: str, granularity: str, training: bool):
-    quantized = RESULTS[operation] != "plain" and not (granularity == "per_channel" and operation in PLAIN_PER_CHANNEL)
+    quantized = RESULTS[operation] != "plain" and operation not in PLAIN[granularity]
     for part in parts(CASES[operation](*operands(granularity, training=training))):
         assert isinstance(part, QuantTensor) is quantized
 
@@ -306,7 +315,7 @@ def test_a_kept_grid_keeps_bits_and_sign(operation: str, granularity: str):
     for part in parts(CASES[operation](x, y)):
         if isinstance(part, QuantTensor):
             assert (part.bit_width, part.signed, part.symmetric) == (x.bit_width, x.signed, x.symmetric)
-            assert granularity == "per_channel" or torch.equal(part.scale, x.scale)
+            assert granularity != "per_tensor" or torch.equal(part.scale, x.scale)
 
 
 @GRIDS

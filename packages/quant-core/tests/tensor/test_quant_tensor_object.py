@@ -135,7 +135,7 @@ def test_what_belongs_to_the_value_is_not_an_attribute(name: str):
 
 
 def test_an_unknown_attribute_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="^'QuantTensor' object has no attribute 'sclae'$"):
+    with pytest.raises(AttributeError, match=r"^'QuantTensor' object has no attribute 'sclae'$"):
         _ = quantized(torch.tensor([1])).sclae
 
 
@@ -197,17 +197,13 @@ def test_a_plain_tensor_takes_its_values_in_place():
     assert target.tolist() == [-1.0, -1.0]
 
 
+TENSORS = ("value", "scale", "zero_point", "bit_width")
+FLAGS = ("signed", "narrow_range", "training", "symmetric", "zero_on_grid")
+
+
 def same(x: QuantTensor, y: QuantTensor) -> bool:
-    tensors = all(
-        torch.equal(getattr(x, name), getattr(y, name)) for name in ("value", "scale", "zero_point", "bit_width")
-    )
-    return tensors and (x.signed, x.narrow_range, x.training, x.symmetric, x.zero_on_grid) == (
-        y.signed,
-        y.narrow_range,
-        y.training,
-        y.symmetric,
-        y.zero_on_grid,
-    )
+    tensors = all(torch.equal(getattr(x, name), getattr(y, name)) for name in TENSORS)
+    return tensors and all(getattr(x, name) == getattr(y, name) for name in FLAGS)
 
 
 def _save_and_load(x: QuantTensor) -> QuantTensor:

@@ -35,7 +35,9 @@ def moves(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs
 def joins(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Put tensors of one grid together; a per-channel grid is put together likewise."""
     parts = args[0]
-    if not parts or not all(isinstance(part, QuantTensor) for part in parts) or not _one_grid(parts):
+    if not isinstance(parts, list | tuple) or not parts:
+        return NotImplemented
+    if not all(isinstance(part, QuantTensor) for part in parts) or not _one_grid(parts):
         return NotImplemented
     value = function([part.value for part in parts], *args[1:], **kwargs)
     first = parts[0]
