@@ -76,7 +76,10 @@ def eager(network: str, rounds: int, repeats: int, quantize_input: bool) -> None
     }
     if find_spec("brevitas"):
         variants["brevitas"] = (brevitas_layers(collect_stats_steps=1, quantize_input=quantize_input), True)
-        variants["brevitas, collecting"] = (brevitas_layers(collect_stats_steps=10**6, quantize_input=quantize_input), False)
+        variants["brevitas, collecting"] = (
+            brevitas_layers(collect_stats_steps=10**6, quantize_input=quantize_input),
+            False,
+        )
     steps = {}
     for name, (layers, steady) in variants.items():
         net, batch = build(network, layers, steady=steady)
@@ -84,7 +87,9 @@ def eager(network: str, rounds: int, repeats: int, quantize_input: bool) -> None
     found = medians(steps, rounds, repeats)
     for name, seconds in found.items():
         against = f"  {found['ours'] / seconds:5.2f} ours/this" if name != "ours" else ""
-        print(f"{network:10} eager    {name:22} {seconds * 1e3:8.1f} ms  {seconds / found['float']:5.2f} × float{against}")
+        print(
+            f"{network:10} eager    {name:22} {seconds * 1e3:8.1f} ms  {seconds / found['float']:5.2f} × float{against}"
+        )
 
 
 def compiled(network: str, rounds: int, repeats: int, quantize_input: bool) -> None:

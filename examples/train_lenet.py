@@ -13,19 +13,20 @@ import sys
 import time
 from pathlib import Path
 
-import quant_nn as qnn
 import torch
 import torch.nn.functional as F
-from quant_core.errors import QuantError
-from quant_core.export import Exported, export
-from quant_core.plugins import registry
-from quant_core.quant import Int8Bias
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
+
+import quant_nn as qnn
+from quant_core.errors import QuantError
+from quant_core.export import Exported, export
+from quant_core.plugins import registry
+from quant_core.quant import Int8Bias
 
 BITS = 4
 WANTED_ACCURACY = 0.95
@@ -92,7 +93,14 @@ def row(target: str, done: Exported) -> tuple[str, ...]:
     verified = done.verification
     difference = "not verified" if verified is None else f"{verified.max_difference:.2g}"
     runtime = registry().target(target).item.runtime or "none"
-    return (target, str(done.path), f"{done.artifact.size / 1024:.1f} KiB", runtime, difference, f"{done.seconds:.1f} s")
+    return (
+        target,
+        str(done.path),
+        f"{done.artifact.size / 1024:.1f} KiB",
+        runtime,
+        difference,
+        f"{done.seconds:.1f} s",
+    )
 
 
 def main() -> int:

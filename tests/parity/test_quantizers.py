@@ -8,12 +8,13 @@ from typing import Any
 import brevitas.nn as bnn
 import brevitas.quant as bq
 import pytest
-import quant_core.quant as q
-import quant_nn as qnn
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+
+import quant_core.quant as q
+import quant_nn as qnn
 
 seeds = st.integers(0, 10_000)
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 import pytest
-import quant_nn as qnn
 import torch
+
+import quant_nn as qnn
 from quant_core.errors import ConfigurationError, InputError, QuantError, UnusedAttributeError
 from quant_core.quant import Int8Bias, Int8WeightPerTensorFloat
 

@@ -5,9 +5,11 @@ import pickle
 from collections.abc import Callable
 
 import pytest
-import quant_nn as qnn
 import torch
 import torch._dynamo.testing
+from torch import Tensor, nn
+
+import quant_nn as qnn
 from quant_core.inject import Injector
 from quant_core.quant import (
     Int8ActPerTensorFloat,
@@ -17,7 +19,6 @@ from quant_core.quant import (
     Int32Bias,
 )
 from quant_core.tensor import QuantTensor
-from torch import Tensor, nn
 
 WEIGHT_LAYERS: dict[str, tuple[Callable[..., nn.Module], type[nn.Module], tuple[object, ...], tuple[int, ...]]] = {
     "linear": (qnn.QuantLinear, nn.Linear, (6, 4), (2, 6)),
@@ -31,7 +32,9 @@ WEIGHT_LAYERS: dict[str, tuple[Callable[..., nn.Module], type[nn.Module], tuple[
 
 
 @pytest.fixture(params=WEIGHT_LAYERS)
-def case(request: pytest.FixtureRequest) -> tuple[Callable[..., nn.Module], type[nn.Module], tuple[object, ...], Tensor]:
+def case(
+    request: pytest.FixtureRequest,
+) -> tuple[Callable[..., nn.Module], type[nn.Module], tuple[object, ...], Tensor]:
     torch.manual_seed(0)
     quantized, plain, args, shape = WEIGHT_LAYERS[request.param]
     return quantized, plain, args, torch.randn(shape)
@@ -122,7 +125,9 @@ def test_the_output_quantizer_sets_the_grid_of_the_output(case: tuple) -> None:
     out = layer(x)
     assert (out.bit_width.item(), out.is_valid) == (5, True)
     layer.return_quant_tensor = False
-    assert torch.equal(layer.eval()(x), layer.output_quant(layer._operation(x, layer.quant_weight().value, layer.bias)).value)
+    assert torch.equal(
+        layer.eval()(x), layer.output_quant(layer._operation(x, layer.quant_weight().value, layer.bias)).value
+    )
 
 
 def test_options_reach_the_quantizer_that_their_prefix_names() -> None:

@@ -16,13 +16,14 @@ from quant_core.export.builder import ProgramBuilder
 from quant_core.export.onnx import OnnxArtifact, to_onnx
 from quant_core.export.program import constant_inputs
 from quant_core.ops import integer_range
-from torch import Tensor, fx
+from torch import fx
 from torch.export import ExportedProgram
 
+from export_qcdq.grid import grid
 from export_qcdq.ops import DEQUANTIZE, QUANTIZE, translations
+from export_qcdq.precision import check_precision
 
 OPSETS = range(18, 22)
-_CHANNEL_AXIS_UNUSED = 1  # the axis attribute's default; a scalar scale makes it meaningless
 
 
 def lower(program: Program, opset_version: int = 18) -> OnnxArtifact:
@@ -34,7 +35,7 @@ def lower(program: Program, opset_version: int = 18) -> OnnxArtifact:
 
     Raises:
         ConfigurationError: for another version.
-        UnsupportedError: when an operation of the model has no ONNX operator.
+        UnsupportedError: when an operation of the model has no ONNX operator, or a quantizer does not compute in float32.
     """
     if opset_version not in OPSETS:
         raise ConfigurationError(
@@ -42,6 +43,7 @@ def lower(program: Program, opset_version: int = 18) -> OnnxArtifact:
             why=f"torch's exporter writes {OPSETS[0]} and later, and this target knows up to {OPSETS[-1]}",
             fix=f"Use {OPSETS[0]}, which every current runtime reads.",
         )
+    check_precision(program)
     content, quantizers = to_onnx(
         program,
         rewrite(program),
@@ -60,7 +62,9 @@ def rewrite(program: Program) -> ExportedProgram:
     quantizers = {quantizer.name: quantizer for quantizer in program.quantizers}
     for node in program.graph.nodes:
         if node.name in names:
-            builder.new[node] = builder.constant(names[node.name], program.constants[node.name])
+            # What only quantizers read is written by them in another type, under the same name.
+            if not all(is_quantizer(user) for user in node.users):
+                builder.new[node] = builder.constant(names[node.name], program.constants[node.name])
         elif not is_quantizer(node):
             if node.op not in ("placeholder", "output"):
                 builder.copy(node)
@@ -74,46 +78,33 @@ def rewrite(program: Program) -> ExportedProgram:
 def _quantize(builder: ProgramBuilder, node: fx.Node, quantizer: Quantizer) -> None:
     path = quantizer.where.path
     kind = torch.int8 if quantizer.signed else torch.uint8
-    assert quantizer.scale is not None and quantizer.zero_point is not None and quantizer.bit_width is not None
+    assert quantizer.bit_width is not None  # constant, as the check has found
     low, high = integer_range(quantizer.bit_width, signed=quantizer.signed, narrow_range=quantizer.narrow_range)
     limits = torch.iinfo(kind)
     bounds = [] if (low, high) == (limits.min, limits.max) else [("low", low), ("high", high)]
+    on = grid(quantizer)
     operands = (
         builder.new[_operand(node)],
-        builder.constant(f"{path}.scale", _vector(quantizer.scale)),
-        builder.constant(f"{path}.zero_point", _like(quantizer.zero_point, quantizer.scale).to(kind)),
+        builder.constant(f"{path}.scale", on.scale),
+        builder.constant(f"{path}.zero_point", on.zero_point.to(kind)),
         [builder.constant(f"{path}.{name}", torch.tensor(int(bound), dtype=kind)) for name, bound in bounds],
     )
-    builder.replace(node, QUANTIZE, operands, {"axis": _axis(quantizer), "name": quantizer.name})
+    builder.replace(node, QUANTIZE, operands, {"axis": on.axis, "name": quantizer.name})
 
 
 def _dequantize(builder: ProgramBuilder, node: fx.Node, quantizer: Quantizer, names: dict[str, str]) -> None:
-    assert quantizer.scale is not None and quantizer.zero_point is not None and quantizer.integers is not None
+    assert quantizer.integers is not None  # a weight or a bias
     base = names[_operand(node).name]
     integers = quantizer.integers.to(torch.int32) if quantizer.role == "bias" else quantizer.integers
+    on = grid(quantizer)
     zero_point = None
-    if bool(torch.any(quantizer.zero_point != 0)):
-        typed = _like(quantizer.zero_point, quantizer.scale).to(integers.dtype)
-        zero_point = builder.constant(f"{base}_zero_point", typed)
-    operands = (builder.constant(base, integers), builder.constant(f"{base}_scale", _vector(quantizer.scale)), zero_point)
-    builder.replace(node, DEQUANTIZE, operands, {"axis": _axis(quantizer)})
+    if bool(torch.any(on.zero_point != 0)):
+        zero_point = builder.constant(f"{base}_zero_point", on.zero_point.to(integers.dtype))
+    operands = (builder.constant(base, integers), builder.constant(f"{base}_scale", on.scale), zero_point)
+    builder.replace(node, DEQUANTIZE, operands, {"axis": on.axis})
 
 
 def _operand(node: fx.Node) -> fx.Node:
     operand = node.args[0]
     assert isinstance(operand, fx.Node)
     return operand
-
-
-def _axis(quantizer: Quantizer) -> int:
-    return _CHANNEL_AXIS_UNUSED if quantizer.axis is None else quantizer.axis
-
-
-def _vector(scale: Tensor) -> Tensor:
-    """A scalar per tensor, a vector per channel."""
-    return scale.detach().reshape(() if scale.numel() == 1 else (-1,)).to(torch.float32)
-
-
-def _like(zero_point: Tensor, scale: Tensor) -> Tensor:
-    """A zero-point in the shape that its scale has in the file."""
-    return zero_point.detach().broadcast_to(scale.shape).reshape(_vector(scale).shape)

@@ -6,6 +6,8 @@ import io
 import pytest
 import torch
 import torch._dynamo.testing
+from torch import nn
+
 from quant_core.components import (
     AbsMax,
     ConstScaling,
@@ -14,7 +16,6 @@ from quant_core.components import (
     StatsFromParameterScaling,
 )
 from quant_core.errors import ConfigurationError
-from torch import nn
 
 BATCHES = [torch.tensor([1.0, -2.0]), torch.tensor([4.0, 0.5]), torch.tensor([-3.0, 1.0]), torch.tensor([9.0, 1.0])]
 

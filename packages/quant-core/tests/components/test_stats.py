@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from quant_core.components import AbsMax, AbsPercentile, PerChannel, PerTensor, granularity_of
 from quant_core.errors import ConfigurationError, InputError
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch._dynamo.testing
+
 from quant_core.components import (
     BinaryQuant,
     ClampedBinaryQuant,
@@ -74,7 +75,7 @@ def test_a_delay_survives_a_checkpoint_and_compiles_once() -> None:
 def test_clamped_binary_stops_the_gradient_beyond_the_scale() -> None:
     for kind, gradient in ((BinaryQuant, [0.1, 0.1]), (ClampedBinaryQuant, [0.1, 0.0])):
         x = torch.tensor([0.04, -0.6], requires_grad=True)
-        value, scale, zero_point, bit_width = kind(ConstScaling(0.1))(x)
+        value, _, zero_point, bit_width = kind(ConstScaling(0.1))(x)
         value.sum().backward()
         assert value.tolist() == pytest.approx([0.1, -0.1])
         assert x.grad.tolist() == pytest.approx(gradient)
@@ -99,9 +100,7 @@ REFUSALS: list[tuple[Callable[[], object], type[QuantError], str]] = [
     (
         lambda: PrescaledIntQuant(ConstBitWidth(8), signed=None),
         ConfigurationError,
-        "signed=None is neither True nor False\n"
-        "  the sign decides the integer range\n"
-        "  Set signed to True or False.",
+        "signed=None is neither True nor False\n  the sign decides the integer range\n  Set signed to True or False.",
     ),
     (
         lambda: BinaryQuant(ConstScaling(1.0), signed=False),

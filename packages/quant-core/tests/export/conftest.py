@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from quant_core.export import Artifact, Program, Trace
 from quant_core.inject import Injector
 from quant_core.plugins import API_VERSION, Capabilities, QuantSupport, Registry, Target, hookimpl
 from quant_core.proxies import ActQuantProxyFromInjector, BiasQuantProxyFromInjector, WeightQuantProxyFromInjector
 from quant_core.quant import Int8ActPerTensorFloat, Int8Bias, Int8WeightPerTensorFloat, Uint8ActPerTensorFloat
-from torch import Tensor, nn
 
 
 class Activation(nn.Module):

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from quant_core.errors import CaptureError, InputError, SpecError
 from quant_core.export import capture, grids
-from torch import Tensor, nn
 
 
 def assert_same(one: Any, other: Any) -> None:
@@ -61,7 +62,9 @@ def test_constants_are_folded_to_integers_with_names_from_module_paths(net: nn.M
     weight = net.first.weight_quant(net.first.weight)
     assert torch.equal(state["first.weight"], weight.int())
     assert state["first.weight"].dtype == torch.int8
-    operations = [str(n.target) for n in program.graph.nodes if n.op == "call_function" and "quant." not in str(n.target)]
+    operations = [
+        str(n.target) for n in program.graph.nodes if n.op == "call_function" and "quant." not in str(n.target)
+    ]
     assert operations == ["aten.linear.default", "aten.relu.default", "aten.linear.default"]
 
 

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from quant_core.errors import LoweringError, UnknownNameError, UnsupportedError
 from quant_core.export import capture, check, lower
 from quant_core.plugins import Registry
-from torch import Tensor, nn
 
 
 def test_a_target_that_takes_the_model(net: nn.Module, x: Tensor, plugins: Registry) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from quant_core.errors import ArtifactError, QuantError, UnknownNameError, UnsupportedError, VerificationError
 from quant_core.export import export
 from quant_core.plugins import Registry
-from torch import Tensor, nn
 
 
 def test_it_captures_lowers_verifies_and_saves(net: nn.Module, x: Tensor, plugins: Registry, folder: Path) -> None:

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from quant_core.errors import VerificationError
 from quant_core.export import capture, lower, verify
 from quant_core.plugins import Registry
-from torch import Tensor, nn
 
 
 def test_an_equal_artifact_is_equal_quantizer_by_quantizer(net: nn.Module, x: Tensor, plugins: Registry) -> None:

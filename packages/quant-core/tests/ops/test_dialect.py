@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from quant_core import ops
 
 X = torch.tensor([[-3.0, -0.4, 0.0], [0.2, 0.6, 5.0]], dtype=torch.float64)

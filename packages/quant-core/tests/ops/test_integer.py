@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+
 from quant_core import ops
 from quant_core.ops.integer import integer_range, quantize_int
-from torch import Tensor
 
 
 def composed(
@@ -46,7 +47,9 @@ def assert_same_gradients(found: list[Tensor | None], wanted: list[Tensor | None
         if one is None or other is None:
             assert all(torch.all(gradient == 0) for gradient in both), name
         else:
-            torch.testing.assert_close(*both, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(
+                *both, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
 
 @st.composite

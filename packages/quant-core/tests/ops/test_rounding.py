@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from quant_core.errors import ConfigurationError
 from quant_core.ops import ROUNDING_MODES, round_to_integer
 from quant_core.ops.rounding import check_rounding_mode

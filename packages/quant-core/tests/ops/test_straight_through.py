@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from quant_core import ops
 from torch import Tensor
+
+from quant_core import ops
 
 X = [-2.5, -1.0, -0.3, 0.0, 0.5, 1.7]
 FORWARDS: list[tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = [

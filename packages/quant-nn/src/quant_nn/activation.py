@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from quant_core.quant import Int8ActPerTensorFloat, Uint8ActPerTensorFloat
-from quant_core.tensor import QuantTensor
 from torch import Tensor, nn
 
+from quant_core.quant import Int8ActPerTensorFloat, Uint8ActPerTensorFloat
+from quant_core.tensor import QuantTensor
 from quant_nn.options import split_options
 from quant_nn.weight_layer import Quantizer, build_proxy
 

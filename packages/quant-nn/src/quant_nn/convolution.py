@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from quant_core.errors import InputError
-from quant_core.quant import Int8WeightPerTensorFloat
 from torch import Tensor, nn
 
+from quant_core.errors import InputError
+from quant_core.quant import Int8WeightPerTensorFloat
 from quant_nn.weight_layer import Quantizer, QuantWeightLayer
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -72,7 +72,9 @@ class QuantConv(QuantWeightLayer):
         self._init_quant(weight_quant, bias_quant, input_quant, output_quant, return_quant_tensor, options)
 
     def _operation(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return self._conv_forward(x, weight, bias)
+        convolve: Any = self._conv_forward  # of the float convolution
+        out: Tensor = convolve(x, weight, bias)
+        return out
 
     def _check_input(self, shape: torch.Size) -> None:
         axis = len(shape) - len(self.spatial_axes) - 1
@@ -90,7 +92,7 @@ class QuantConv(QuantWeightLayer):
         return (*[1] * (out.dim() - len(spatial) - 1), self.out_channels, *spatial)
 
 
-class QuantConv1d(QuantConv, nn.Conv1d):
+class QuantConv1d(QuantConv, nn.Conv1d):  # type: ignore[misc]  # forward takes quantized tensors as well
     """:class:`torch.nn.Conv1d` with quantized operands; arguments as :class:`QuantConv`.
 
     >>> QuantConv1d(3, 8, 5, weight_bit_width=4)(torch.zeros(2, 3, 16)).shape
@@ -100,7 +102,7 @@ class QuantConv1d(QuantConv, nn.Conv1d):
     spatial_axes = ("L",)
 
 
-class QuantConv2d(QuantConv, nn.Conv2d):
+class QuantConv2d(QuantConv, nn.Conv2d):  # type: ignore[misc]  # forward takes quantized tensors as well
     """:class:`torch.nn.Conv2d` with quantized operands; arguments as :class:`QuantConv`.
 
     >>> QuantConv2d(1, 6, 5, weight_bit_width=4)(torch.zeros(2, 1, 28, 28)).shape
@@ -110,7 +112,7 @@ class QuantConv2d(QuantConv, nn.Conv2d):
     spatial_axes = ("H", "W")
 
 
-class QuantConv3d(QuantConv, nn.Conv3d):
+class QuantConv3d(QuantConv, nn.Conv3d):  # type: ignore[misc]  # forward takes quantized tensors as well
     """:class:`torch.nn.Conv3d` with quantized operands; arguments as :class:`QuantConv`.
 
     >>> QuantConv3d(1, 4, 3, weight_bit_width=4)(torch.zeros(2, 1, 8, 8, 8)).shape

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from quant_core.errors import InputError
-from quant_core.quant import Int8WeightPerTensorFloat
 from torch import Tensor, nn
 
+from quant_core.errors import InputError
+from quant_core.quant import Int8WeightPerTensorFloat
 from quant_nn.weight_layer import Quantizer, QuantWeightLayer
 
 
-class QuantLinear(QuantWeightLayer, nn.Linear):
+class QuantLinear(QuantWeightLayer, nn.Linear):  # type: ignore[misc]  # forward takes quantized tensors as well
     """``y = Q_out(Q_in(x) · Q_w(W)ᵀ + Q_b(b))``: :class:`torch.nn.Linear` with quantized operands.
 
     Args:

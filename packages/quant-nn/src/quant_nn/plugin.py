@@ -10,7 +10,9 @@ QUANT_API_VERSION = 1
 
 
 def _layer(kind: str, summary: str) -> Layer:
-    return Layer(name=f"Quant{kind}", summary=summary, float_type=f"torch.nn:{kind}", quant_type=f"quant_nn:Quant{kind}")
+    return Layer(
+        name=f"Quant{kind}", summary=summary, float_type=f"torch.nn:{kind}", quant_type=f"quant_nn:Quant{kind}"
+    )
 
 
 @hookimpl

@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from quant_core.errors import ConfigurationError, InputError
 from quant_core.inject import Injector
 from quant_core.proxies import QuantProxy
 from quant_core.tensor import QuantTensor, accumulator_bit_width
-from torch import Tensor, nn
-
 from quant_nn.options import split_options
 
 Quantizer = type[Injector] | QuantProxy | None
@@ -63,8 +63,11 @@ class QuantWeightLayer(nn.Module):
     """
 
     weight: Tensor
-    bias: Tensor | None
     output_channel_dim: int = 0
+    input_quant: QuantProxy | None
+    weight_quant: QuantProxy | None
+    bias_quant: QuantProxy | None
+    output_quant: QuantProxy | None
 
     def _init_quant(
         self,
@@ -75,7 +78,7 @@ class QuantWeightLayer(nn.Module):
         return_quant_tensor: bool,
         options: dict[str, Any],
     ) -> None:
-        if self.bias is None:
+        if self._parameters["bias"] is None:
             bias_quant = None
         quantizers = {"weight_": weight_quant, "bias_": bias_quant, "input_": input_quant, "output_": output_quant}
         sorted_options = split_options(type(self), options, quantizers)
@@ -85,7 +88,8 @@ class QuantWeightLayer(nn.Module):
 
     def quant_weight(self) -> QuantTensor | Tensor:
         """The quantized weight; the float one where weight quantization is off."""
-        return self.weight if self.weight_quant is None else self.weight_quant(self.weight)
+        quantized: QuantTensor | Tensor = self.weight if self.weight_quant is None else self.weight_quant(self.weight)
+        return quantized
 
     def forward(self, input: Tensor | QuantTensor) -> Tensor | QuantTensor:
         """Quantize, compute, quantize.
@@ -100,7 +104,7 @@ class QuantWeightLayer(nn.Module):
         self._check_input(x.shape)
         weight = self.quant_weight()
         scale = self._accumulator_scale(x, weight)
-        bias = self.bias
+        bias: Tensor | QuantTensor | None = self._parameters["bias"]
         if bias is not None and self.bias_quant is not None:
             bias = self.bias_quant(bias, scale)
         out = self._operation(_value(x), _value(weight), None if bias is None else _value(bias))

@@ -89,13 +89,10 @@ class ProgramBuilder:
                 self.graph.erase_node(node)
                 del self._tensors[name]
         nodes = self.graph.find_nodes(op="placeholder")
+        returned: Any = self.graph.output_node().args[0]
         results = [
             OutputSpec(spec.kind, TensorArgument(name=out.name) if isinstance(out, fx.Node) else spec.arg, spec.target)
-            for spec, out in zip(
-                self._old.graph_signature.output_specs,
-                self.graph.output_node().args[0],  # type: ignore[arg-type]
-                strict=True,
-            )
+            for spec, out in zip(self._old.graph_signature.output_specs, returned, strict=True)
         ]
         self.graph.lint()
         return ExportedProgram(

@@ -15,8 +15,8 @@ from quant_core.errors import CaptureError, InputError, QuantError
 from quant_core.export.eval_mode import in_eval_mode
 from quant_core.export.fold import fold
 from quant_core.export.program import Program
-from quant_core.export.quiet import quiet
 from quant_core.export.provenance import map_modules
+from quant_core.export.quiet import quiet
 from quant_core.export.spec import verify_spec
 
 
@@ -141,5 +141,3 @@ def _place(failure: Exception, model: nn.Module) -> tuple[str, str]:
         if package not in ("torch", "quant_core") and package not in sys.stdlib_module_names:
             line = f"{frame.f_code.co_filename}:{number}"
     return path, line
-
-

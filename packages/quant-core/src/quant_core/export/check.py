@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -162,7 +162,11 @@ def _broken(quantizer: Quantizer, support: QuantSupport) -> Iterator[tuple[str, 
             f"Set {prefix}bit_width={nearest} on this layer",
         )
     if quantizer.signed not in support.signed:
-        yield f"signed={quantizer.signed}", f"signed={not quantizer.signed}", f"Set {prefix}signed={not quantizer.signed}"
+        yield (
+            f"signed={quantizer.signed}",
+            f"signed={not quantizer.signed}",
+            f"Set {prefix}signed={not quantizer.signed}",
+        )
     if quantizer.narrow_range not in support.narrow_range:
         yield (
             f"narrow_range={quantizer.narrow_range}",
@@ -198,7 +202,7 @@ def _is_power_of_two(scale: torch.Tensor) -> bool:
     return bool(torch.all(mantissa == 0.5))
 
 
-def _numbers(values: frozenset[int]) -> str:
+def _numbers(values: Collection[int]) -> str:
     """``2 to 8`` for a run, else the numbers one by one."""
     ordered = sorted(values)
     if len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1:

@@ -60,7 +60,9 @@ class _Folding:
             if node in needed and node.target in _FOLDABLE:
                 self._dequantize(node)
             elif node in needed:
-                self.builder.new[node] = self.builder.constant(self._constant_name(node, needed[node]), self.values[node])
+                self.builder.new[node] = self.builder.constant(
+                    self._constant_name(node, needed[node]), self.values[node]
+                )
         for node in body:
             if _is_identity(node):
                 self.builder.drop(node)
@@ -96,7 +98,7 @@ class _Folding:
         target = self.targets.get(node.name, "")
         if target and ".lifted_tensor_" not in f".{target}":
             return target
-        parts = _PARTS.get(user.target, {})
+        parts = _parts_of(user)
         position = next((index for index, used in enumerate(user.args) if used is node), None)
         path = self.modules.locate(user if position in parts else node).path
         part = parts[position] if position in parts else _op_name(node)
@@ -111,7 +113,7 @@ class _Folding:
 
     def _node_name(self, node: fx.Node) -> str:
         path = self.modules.locate(node).path
-        words = [path] if node.target in _PARTS else [path, _op_name(node)]
+        words = [path] if _parts_of(node) else [path, _op_name(node)]
         return identifier("_".join(word for word in words if word))
 
     def _value(self, argument: Any) -> Tensor:
@@ -135,7 +137,9 @@ def _evaluate_constants(exported: ExportedProgram, targets: Mapping[str, str]) -
 
 
 def _is_constant(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
-    if (node.is_impure() and node.target not in _IDENTITIES) or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+    if (node.is_impure() and node.target not in _IDENTITIES) or torch.Tag.nondeterministic_seeded in getattr(
+        node.target, "tags", ()
+    ):
         return False
     if not all(used in values for used in node.all_input_nodes):
         return False
@@ -153,8 +157,13 @@ def _smallest_type(low: float, high: float) -> torch.dtype:
     return next(kind for kind in _INTEGER_TYPES if torch.iinfo(kind).min <= low and high <= torch.iinfo(kind).max)
 
 
+def _parts_of(node: fx.Node) -> dict[int, str]:
+    """The operands of an op of the dialect that are parts of its grid, by position."""
+    return _PARTS.get(node.target, {}) if isinstance(node.target, torch._ops.OpOverload) else {}
+
+
 def _op_name(node: fx.Node) -> str:
     """``conv2d`` for ``aten.conv2d.default``."""
     if isinstance(node.target, torch._ops.OpOverload):
-        return node.target.name().partition("::")[2].partition(".")[0]
-    return getattr(node.target, "__name__", str(node.target))
+        return str(node.target.name()).partition("::")[2].partition(".")[0]
+    return str(getattr(node.target, "__name__", node.target))

@@ -48,7 +48,7 @@ def export(
     *,
     target: str,
     path: str | Path | None = None,
-    verify: bool = True,  # noqa: A002
+    verify: bool = True,
     dynamic_shapes: Any = None,
     options: Mapping[str, Any] | None = None,
     plugins: Registry | None = None,

@@ -94,7 +94,14 @@ class Program:
     @property
     def graph(self) -> fx.Graph:
         """The graph; read it, and build a new program to change it."""
-        return self.exported.graph
+        graph: fx.Graph = self.exported.graph
+        return graph
+
+    @property
+    def outputs(self) -> tuple[Any, ...]:
+        """What the graph returns: nodes, and constants that do not depend on the inputs."""
+        returned: Any = self.graph.output_node().args[0]
+        return tuple(returned)
 
     @cached_property
     def constants(self) -> Mapping[str, Tensor]:

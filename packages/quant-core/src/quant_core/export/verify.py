@@ -89,7 +89,11 @@ class Verification:
                 f"the {self.target} artifact computes something else than the model",
                 where=self.first_divergence.where,
                 why=f"the first difference is {self.first_divergence.difference:g}"
-                + ("" if self.first_divergence.steps is None else f", {self.first_divergence.steps:g} steps of the scale"),
+                + (
+                    ""
+                    if self.first_divergence.steps is None
+                    else f", {self.first_divergence.steps:g} steps of the scale"
+                ),
                 fix="This is a defect of the target; report it with the model. Nothing was written.",
             )
 
@@ -122,10 +126,12 @@ def verify(
         expected = program.run(*args, **dict(kwargs or {})) if reference is None else reference
     leaves = torch.utils._pytree.tree_leaves(expected)
     on_grid = grids(program)
-    scales = [on_grid.get(node.name) if isinstance(node, fx.Node) else None for node in walk.output_nodes]
+    scales = [on_grid.get(node.name) if isinstance(node, fx.Node) else None for node in program.outputs]
     divergence = walk.divergence
     largest, largest_steps = 0.0, None
-    for number, (ours, through, theirs, quantizer) in enumerate(zip(leaves, forced, trace.outputs, scales, strict=True)):
+    for number, (ours, through, theirs, quantizer) in enumerate(
+        zip(leaves, forced, trace.outputs, scales, strict=True)
+    ):
         difference = _largest(ours, theirs)
         largest = max(largest, difference)
         if quantizer is not None and quantizer.scale is not None:
@@ -153,7 +159,6 @@ class _Walk(fx.Interpreter):
         self.ties = 0
         self.compared = 0
         self.divergence: Divergence | None = None
-        self.output_nodes = program.graph.output_node().args[0]
 
     def outputs(self, inputs: list[Any]) -> list[Any]:
         constants, given = self.program.constants, iter(inputs)
@@ -168,7 +173,7 @@ class _Walk(fx.Interpreter):
         self.compared += 1
         theirs = theirs.to(ours.dtype).reshape(ours.shape)
         if not torch.equal(ours, theirs):
-            operands = self.map_nodes_to_values(n.args, n)
+            operands: Any = self.map_nodes_to_values(n.args, n)
             self._compare(self.quantizers[n.name], operands[0], ours, theirs)
         return theirs
 
@@ -190,7 +195,8 @@ class _Walk(fx.Interpreter):
 
 def _on_border(quantizer: Quantizer, x: Tensor) -> Tensor:
     """Whether a value lies so near to the border between two levels that the order of additions decides its side."""
-    assert quantizer.scale is not None and quantizer.zero_point is not None
+    assert quantizer.scale is not None  # as above
+    assert quantizer.zero_point is not None
     if quantizer.op == "quant::binary":
         return x.abs() <= _TIE_DISTANCE * quantizer.scale
     level = x / quantizer.scale + quantizer.zero_point

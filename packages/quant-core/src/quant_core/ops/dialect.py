@@ -82,7 +82,10 @@ def _register_gradient(name: str, eager: Callable[..., Tensor]) -> None:
 
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         with torch.enable_grad():
-            inputs = [t.detach().requires_grad_(needed) for t, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=True)]
+            inputs = [
+                t.detach().requires_grad_(needed)
+                for t, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=True)
+            ]
             output = eager(*inputs, **ctx.keywords)
         wanted = [t for t in inputs if t.requires_grad]
         found = iter(torch.autograd.grad(output, wanted, grad, allow_unused=True))

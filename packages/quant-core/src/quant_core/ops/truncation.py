@@ -21,7 +21,9 @@ def quantize_trunc(
     narrow_range: bool = False,
     rounding_mode: str = "FLOOR",
 ) -> Tensor:
-    """``(clamp(mode((round(x/scale) + zero_point) / 2^k), lo, hi) − zero_point) · output_scale``, ``k = round(log2(output_scale/scale))``.
+    """``(clamp(mode((round(x/scale) + zero_point) / 2^k), lo, hi) − zero_point) · output_scale``.
+
+    ``2^k`` is the factor between the two scales: ``k = round(log2(output_scale/scale))``.
 
     ``x``: float tensor on the grid of ``scale`` (it is rounded onto it first); ``scale``, ``output_scale``: positive,
     broadcastable to it, a power of two apart; ``output_bit_width`` gives the range ``[lo, hi]``. Gradient: straight through

@@ -28,7 +28,9 @@ class ActQuantProxyFromInjector(QuantProxy):
     def _take(self, built: Mapping[str, Any]) -> None:
         self.act_impl: nn.Module | None = built.get("act_impl")
         self._rectify = (
-            type(self.act_impl) is nn.ReLU and isinstance(self.tensor_quant, TensorQuant) and self.tensor_quant.rectifies
+            type(self.act_impl) is nn.ReLU
+            and isinstance(self.tensor_quant, TensorQuant)
+            and self.tensor_quant.rectifies
         )
 
     def forward(self, x: Tensor | QuantTensor) -> QuantTensor | Tensor:

@@ -47,12 +47,12 @@ class Int8ActPerTensorFloat(Injector):
     quant_delay_steps = 0
 
     @value
-    def scaling_shape(scaling_per_output_channel: bool) -> Any:  # noqa: N805
+    def scaling_shape(scaling_per_output_channel: bool) -> Any:
         """``()`` per tensor; the given shape, for example ``(1, C, 1, 1)``, per channel."""
         return this.per_channel_broadcastable_shape if scaling_per_output_channel else ()
 
     @value
-    def granularity(scaling_shape: tuple[int, ...]) -> Granularity:  # noqa: N805
+    def granularity(scaling_shape: tuple[int, ...]) -> Granularity:
         """What the shape of the scale says."""
         return granularity_of(scaling_shape)
 

@@ -45,7 +45,7 @@ class Int8WeightPerTensorFloat(Injector):
     quant_delay_steps = 0
 
     @value
-    def granularity(scaling_per_output_channel: bool, module: Any) -> Granularity:  # noqa: N805
+    def granularity(scaling_per_output_channel: bool, module: Any) -> Granularity:
         """Per tensor, or per output channel of the layer."""
         first = module[0] if isinstance(module, tuple) else module
         return PerChannel(first.output_channel_dim) if scaling_per_output_channel else PerTensor()

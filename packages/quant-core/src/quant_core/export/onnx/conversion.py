@@ -91,4 +91,3 @@ def _unsupported(program: Program, failure: Exception, target: str) -> Unsupport
         why=f"torch's ONNX exporter refuses it: {reason.strip()}",
         fix="Replace the operation, or keep it out of the exported part of the model.",
     )
-
