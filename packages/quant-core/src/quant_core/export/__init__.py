@@ -8,6 +8,7 @@
 """
 
 from quant_core.export.artifact import Artifact, Trace
+from quant_core.export.builder import ProgramBuilder, constant_inputs
 from quant_core.export.capture import capture
 from quant_core.export.check import CheckReport, Refusal, check
 from quant_core.export.grid import grids
@@ -26,6 +27,7 @@ __all__ = [
     "Divergence",
     "Exported",
     "Program",
+    "ProgramBuilder",
     "Provenance",
     "Quantizer",
     "Refusal",
@@ -34,6 +36,7 @@ __all__ = [
     "capture",
     "check",
     "compare",
+    "constant_inputs",
     "export",
     "grids",
     "is_quantizer",

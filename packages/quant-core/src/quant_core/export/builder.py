@@ -76,6 +76,12 @@ class ProgramBuilder:
         """Put a call in the place of a node; ``args`` and ``kwargs`` hold new nodes."""
         return self._place(old, self.graph.create_node("call_function", target, args, dict(kwargs), name or old.name))
 
+    def insert(self, step: fx.Node, known: Mapping[fx.Node, fx.Node], *, like: fx.Node) -> fx.Node:
+        """Copy a node of another graph, with the origin of a node of the old one."""
+        new = self.graph.node_copy(step, known.__getitem__)
+        new.meta = {**like.meta, "val": step.meta["val"]}
+        return new
+
     def drop(self, old: fx.Node) -> None:
         """Leave out a node that gives its first operand."""
         self.new[old] = self.new[old.args[0]]  # type: ignore[index]
@@ -118,6 +124,16 @@ class ProgramBuilder:
             name: nn.Parameter(value, requires_grad=False) if name in parameters else value
             for name, value in self._tensors.items()
         }
+
+
+def constant_inputs(exported: ExportedProgram) -> dict[str, str]:
+    """Placeholder name → fully qualified name of every parameter, buffer and constant tensor."""
+    kinds = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+    return {
+        spec.arg.name: spec.target
+        for spec in exported.graph_signature.input_specs
+        if spec.kind in kinds and spec.target is not None
+    }
 
 
 def identifier(name: str) -> str:

@@ -12,12 +12,14 @@ import torch
 from torch import nn
 
 from quant_core.errors import CaptureError, InputError, QuantError
+from quant_core.export.decompose import decompose, registered_decompositions
 from quant_core.export.eval_mode import in_eval_mode
 from quant_core.export.fold import fold
 from quant_core.export.program import Program
 from quant_core.export.provenance import map_modules
 from quant_core.export.quiet import quiet
 from quant_core.export.spec import verify_spec
+from quant_core.plugins import Registry, registry
 
 
 def capture(
@@ -26,6 +28,7 @@ def capture(
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_shapes: Any = None,
+    plugins: Registry | None = None,
 ) -> Program:
     """Capture a model as a :class:`~quant_core.export.program.Program`.
 
@@ -37,6 +40,7 @@ def capture(
         args: example inputs, tensors or nested structures of them.
         kwargs: example keyword inputs.
         dynamic_shapes: which axes vary, as ``torch.export.export`` takes it; ``"batch"`` for axis 0 of every tensor.
+        plugins: the registry whose extensions of the dialect are decomposed; the process-wide one by default.
 
     Raises:
         CaptureError: when ``torch.export`` cannot capture the model; says in which module and line.
@@ -59,7 +63,8 @@ def capture(
         except Exception as failure:
             raise _explain(failure, model) from failure
         modules = map_modules(model)
-    captured = verify_spec(Program(exported=exported, modules=modules), after="capture")
+    core = decompose(exported, registered_decompositions(plugins or registry()))
+    captured = verify_spec(Program(exported=core, modules=modules), after="capture")
     return verify_spec(Program(exported=fold(captured.exported, modules), modules=modules), after="folding")
 
 

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
-from quant_core.export.builder import ProgramBuilder, identifier
-from quant_core.export.program import constant_inputs
+from quant_core.export.builder import ProgramBuilder, constant_inputs, identifier
 from quant_core.export.provenance import ModuleMap
 from quant_core.ops.integer import integer_range, quantize_levels
 

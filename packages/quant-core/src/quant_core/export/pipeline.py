@@ -81,7 +81,7 @@ def export(
     check_options(entry, options or ())
     if path is not None:
         check_writable(Path(path))
-    program = capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
+    program = capture(model, args, kwargs, dynamic_shapes=dynamic_shapes, plugins=known)
     artifact = lower(program, target, plugins=known, **dict(options or {}))
     verification = None
     if verify and entry.runtime is not None and find_spec(entry.runtime) is not None:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 
+from quant_core.export.builder import constant_inputs
 from quant_core.export.provenance import ModuleMap, Provenance
 from quant_core.export.signature import CallSignature, signature_of
 
@@ -164,16 +164,6 @@ class Program:
 def is_quantizer(node: fx.Node) -> bool:
     """Whether a node is one of the ``quant::`` ops."""
     return node.op == "call_function" and (node.target in _ACTIVATION_OPS or node.target is _CONSTANT_OP)
-
-
-def constant_inputs(exported: ExportedProgram) -> dict[str, str]:
-    """Placeholder name → fully qualified name of every parameter, buffer and constant tensor."""
-    kinds = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
-    return {
-        spec.arg.name: spec.target
-        for spec in exported.graph_signature.input_specs
-        if spec.kind in kinds and spec.target is not None
-    }
 
 
 def _constants(exported: ExportedProgram) -> Iterator[tuple[str, Tensor]]:

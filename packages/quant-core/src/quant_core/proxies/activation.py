@@ -23,10 +23,11 @@ class ActQuantProxyFromInjector(QuantProxy):
     result of the activation function when ``disable_quant`` is set.
     """
 
+    act_impl: nn.Module | None
     roots: Mapping[str, bool] = {**QuantProxy.roots, "act_impl": False}
 
     def _take(self, built: Mapping[str, Any]) -> None:
-        self.act_impl: nn.Module | None = built.get("act_impl")
+        self._install("act_impl", built.get("act_impl"))
         self._rectify = (
             type(self.act_impl) is nn.ReLU
             and isinstance(self.tensor_quant, TensorQuant)
@@ -55,9 +56,10 @@ class ActQuantProxyFromInjector(QuantProxy):
         return self._eval_grid()[2]
 
     def _eval_grid(self) -> tuple[Tensor, Tensor, Tensor]:
-        training = self.training
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             return self._grid(torch.zeros(()))
         finally:
-            self.train(training)
+            for module, training in modes:
+                module.training = training

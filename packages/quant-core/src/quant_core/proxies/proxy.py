@@ -8,6 +8,7 @@ rebuilds it on ``load_state_dict``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -58,15 +59,28 @@ class QuantProxy(nn.Module):
         return not self.disable_quant
 
     def add_owner(self, quant_layer: nn.Module) -> None:
-        """Share this proxy with one more layer, and build the quantizer again for all of them."""
-        if all(owner is not quant_layer for owner in self._owners):
-            self._owners.append(quant_layer)
+        """Share this proxy with one more layer, and build the quantizer again for all of them.
+
+        When that fails the layer does not become an owner, and the quantizer stays as it is.
+        """
+        if any(owner is quant_layer for owner in self._owners):
+            return
+        self._owners.append(quant_layer)
+        try:
             self.init_tensor_quant()
+        except BaseException:
+            self._owners.pop()
+            raise
 
     def init_tensor_quant(self) -> None:
         """Build the quantizer again from the injector and the layers as they are now.
 
-        Parameters keep their identity where their shape did not change, so that an optimizer goes on training them.
+        Parameters keep their identity where their shape did not change, so that an optimizer goes on training them. What is
+        new stands on the device of the first owner, in the mode of what it replaces.
+
+        Raises:
+            InjectionError: when the quantizer cannot be wired, or has an attribute that nothing reads.
+            ConfigurationError: when its options contradict each other, or nothing says whether it is signed.
         """
         module = self._owners[0] if len(self._owners) == 1 else tuple(self._owners)
         built = assemble(
@@ -77,7 +91,8 @@ class QuantProxy(nn.Module):
             reads=_READS,
         )
         quant = built["tensor_quant"]
-        signed = built.get("signed", getattr(quant, "signed", None))
+        signed = self._stated(built, "signed")
+        narrow_range = self._stated(built, "narrow_range")
         if signed is None:
             raise ConfigurationError(
                 f"nothing says whether {type(quant).__name__} is signed",
@@ -85,19 +100,41 @@ class QuantProxy(nn.Module):
                 why="neither the quantizer nor its tensor_quant has an attribute signed",
                 fix=f"Set {self.prefix}signed to True or False.",
             )
-        previous = self._modules.get("tensor_quant")
-        if isinstance(previous, nn.Module):
-            _keep_identity(previous, quant)
-            quant.train(previous.training)
-        self.tensor_quant = quant
+        self._install("tensor_quant", quant)
         self.signed = bool(signed)
-        self.narrow_range = bool(built.get("narrow_range", getattr(quant, "narrow_range", False)))
+        self.narrow_range = bool(narrow_range)
         self.symmetric = bool(getattr(quant, "symmetric", False))
         self.zero_on_grid = bool(getattr(quant, "zero_on_grid", False))
         self._take(built)
 
     def _take(self, built: Mapping[str, Any]) -> None:
         """Keep what a subclass asked for in ``roots``."""
+
+    def _install(self, name: str, module: nn.Module | None) -> None:
+        """Put a module that was just built in the place of the one before it."""
+        previous = self._modules.get(name)
+        if module is not None:
+            tensors = chain(self._owners[0].parameters(), self._owners[0].buffers())
+            device = next((tensor.device for tensor in tensors), None)
+            if device is not None and device.type != "meta":  # there are no constants on the meta device
+                module.to(device)
+            if previous is not None:
+                _keep_identity(previous, module)
+                module.train(previous.training)
+        setattr(self, name, module)
+
+    def _stated(self, built: Mapping[str, Any], name: str) -> Any:
+        """What the injector says about the integers, or else the tensor quantizer; they must not contradict each other."""
+        option, own = built.get(name), getattr(built["tensor_quant"], name, None)
+        if option is not None and own is not None and option != own:
+            kind = type(built["tensor_quant"]).__name__
+            raise ConfigurationError(
+                f"{self.prefix}{name}={option!r} has no effect on {kind}",
+                where=type(self._owners[0]).__name__,
+                why=f"{kind} does not take {name}; it is {own!r} there",
+                fix=f"Leave {self.prefix}{name} out, or choose a tensor_quant that takes it.",
+            )
+        return own if option is None else option
 
     def _wrap(self, quantized: Sequence[Tensor]) -> QuantTensor:
         value, scale, zero_point, bit_width = quantized
@@ -146,8 +183,8 @@ class QuantProxy(nn.Module):
 
 def _keep_identity(old: nn.Module, new: nn.Module) -> None:
     """Let the parameters of ``old`` live on in ``new`` where name and shape agree, with the values of ``new``."""
-    known = dict(old.named_parameters())
-    for name, parameter in list(new.named_parameters()):
+    known = dict(old.named_parameters(remove_duplicate=False))
+    for name, parameter in list(new.named_parameters(remove_duplicate=False)):  # tied parameters stay tied
         kept = known.get(name)
         if kept is None or kept.shape != parameter.shape:
             continue

@@ -36,5 +36,6 @@ class WeightQuantProxyFromInjector(QuantProxy):
         return self._grid(self._weight())[2]
 
     def _weight(self) -> Tensor:
-        weight: Tensor = self.owners[0].get_parameter("weight")
+        weight = self.owners[0].weight  # not always a parameter: a parametrization computes it
+        assert isinstance(weight, Tensor)
         return weight

@@ -170,9 +170,11 @@ class QuantTensor(TensorOperators):
         return self.transpose(-2, -1)
 
     def __len__(self) -> builtins.int:
+        """The size of the first axis."""
         return len(self.value)
 
     def __iter__(self) -> Iterator[Any]:
+        """The slices along the first axis, each on the grid."""
         return iter(self.unbind(0))
 
     def __getattr__(self, name: str) -> Any:
@@ -186,6 +188,7 @@ class QuantTensor(TensorOperators):
         return _Bound(method, self) if callable(method) else getattr(self.value, name)
 
     def __repr__(self) -> str:
+        """The four tensors, the sign, and the flags that differ from their default."""
         parts = [f"{name}={getattr(self, name)}" for name in ("value", "scale", "zero_point", "bit_width", "signed")]
         flags = [f"{name}=True" for name in ("narrow_range", "training", "symmetric") if getattr(self, name)]
         return f"QuantTensor({', '.join(parts + flags + ([] if self.zero_on_grid else ['zero_on_grid=False']))})"
