@@ -148,10 +148,6 @@ def test_it_is_immutable():
 IMMUTABLE = "\n  a QuantTensor is immutable, so that its value and its scale stay in agreement\n  "
 
 
-def _add_assign(x: QuantTensor) -> None:
-    x += 1
-
-
 def _set_item(x: QuantTensor) -> None:
     x[0] = 1.0
 
@@ -162,7 +158,6 @@ def _set_item(x: QuantTensor) -> None:
         (lambda x: x.relu_(), "relu_", "Use relu instead, or change a clone of its .value."),
         (torch.relu_, "relu_", "Use relu instead, or change a clone of its .value."),
         (lambda x: x.add_(x), "add_", "Use add instead, or change a clone of its .value."),
-        (_add_assign, "__iadd__", "Write x = x + y instead of x += y."),
         (_set_item, "__setitem__", "Use torch.where or masked_fill, or assign to a clone of its .value."),
         (nn.ReLU(inplace=True), "relu", "Set inplace=False."),
         (nn.Dropout(inplace=True).eval(), "dropout", "Set inplace=False."),
@@ -174,6 +169,14 @@ def test_changing_it_in_place_is_refused(change, what: str, fix: str):
         change(x)
     assert str(caught.value) == f"{what} would change a QuantTensor in place{IMMUTABLE}{fix}"
     assert torch.equal(x.int(), torch.tensor([1, -2]))
+
+
+def test_an_augmented_assignment_binds_the_name_to_the_result():
+    x = quantized(torch.tensor([1, -2]))
+    before = x
+    x += before
+    assert torch.equal(x.int(), (before + before).int())
+    assert torch.equal(before.int(), torch.tensor([1, -2]))
 
 
 def test_writing_into_out_is_refused():

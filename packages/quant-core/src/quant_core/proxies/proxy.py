@@ -37,6 +37,7 @@ class QuantProxy(nn.Module):
         tensor_quant: the module that quantizes.
     """
 
+    tensor_quant: Any
     roots: Mapping[str, bool] = _ROOTS
     rebuilds_on_load = False
 

@@ -43,17 +43,8 @@ _LEADING: Final = ("condition", "input", "self", "tensors", "tensor", "other", "
 _CHECK_THEIR_OPERANDS: Final = (moving.joins, moving.chooses)
 """Handlers whose first argument need not be a quantized tensor."""
 
-_OPERATORS_IN_PLACE: Final = {
-    "__iadd__": "+",
-    "__isub__": "-",
-    "__imul__": "*",
-    "__itruediv__": "/",
-    "__setitem__": None,
-}
-
-
 def _changes_first(name: str) -> bool:
-    return name in _OPERATORS_IN_PLACE or (name.endswith("_") and not name.startswith("_") and not name.endswith("__"))
+    return name == "__setitem__" or (name.endswith("_") and not name.startswith("_") and not name.endswith("__"))
 
 
 IN_PLACE: Final[Mapping[Callable[..., Any], str]] = {
@@ -110,8 +101,6 @@ def _in_place_error(function: Callable[..., Any]) -> InputError:
         fix = "Set inplace=False."
     elif name == "__setitem__":
         fix = "Use torch.where or masked_fill, or assign to a clone of its .value."
-    elif name in _OPERATORS_IN_PLACE:
-        fix = f"Write x = x {_OPERATORS_IN_PLACE[name]} y instead of x {_OPERATORS_IN_PLACE[name]}= y."
     else:
         fix = f"Use {name.removesuffix('_')} instead, or change a clone of its .value."
     return InputError(

@@ -26,6 +26,8 @@ def _operator(name: str) -> Callable[..., Any]:
 class TensorOperators:
     """The operators of ``torch.Tensor``, each given to :attr:`dispatch` with its operands.
 
+    Augmented assignments are left to Python, which makes ``x += y`` of an immutable object ``x = x + y``.
+
     Attributes:
         dispatch: ``(function, args, kwargs)`` → the result by the rule of the function. It is set by
             :mod:`quant_core.tensor.dispatch`, which knows the subclass.
@@ -63,8 +65,4 @@ class TensorOperators:
     __int__ = _operator("__int__")
     __getitem__ = _operator("__getitem__")
     __setitem__ = _operator("__setitem__")
-    __iadd__ = _operator("__iadd__")
-    __isub__ = _operator("__isub__")
-    __imul__ = _operator("__imul__")
-    __itruediv__ = _operator("__itruediv__")
     __hash__ = object.__hash__

@@ -103,10 +103,15 @@ def _name_axes(graph: Any) -> None:
                 names.setdefault(symbol, "batch" if axis == 0 else f"{value.name}_axis_{axis}")
     values = [*graph.inputs, *graph.outputs, *(value for node in graph for value in node.outputs)]
     for value in values:
-        for axis, size in enumerate(value.shape or ()):
-            text = str(size)
-            if not isinstance(size, int) and _SYMBOL.search(text):
-                value.shape[axis] = _SYMBOL.sub(lambda match: names.get(match.group(), match.group()), text)
+        if value.shape is not None:
+            value.shape = type(value.shape)([_named(size, names) for size in value.shape])
+
+
+def _named(size: Any, names: dict[str, str]) -> Any:
+    """A size with its symbols replaced by names."""
+    if isinstance(size, int) or not _SYMBOL.search(str(size)):
+        return size
+    return _SYMBOL.sub(lambda match: names.get(match.group(), match.group()), str(size))
 
 
 def _drop_metadata(model: Any) -> None:
