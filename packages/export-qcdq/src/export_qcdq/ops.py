@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from quant_core.export.onnx import Translation, mark
 from torch import Tensor
+
+from quant_core.export.onnx import Translation, mark
 
 _library = torch.library.Library("qcdq", "DEF")
 _library.define(
@@ -26,14 +27,18 @@ QUANTIZE = torch.ops.qcdq.quantize.default
 DEQUANTIZE = torch.ops.qcdq.dequantize.default
 
 
-@torch.library.register_fake("qcdq::quantize", lib=_library)
-def _quantize_shape(x: Tensor, scale: Tensor, zero_point: Tensor, bounds: list[Tensor], *, axis: int, name: str) -> Tensor:
+def _quantize_shape(
+    x: Tensor, scale: Tensor, zero_point: Tensor, bounds: list[Tensor], *, axis: int, name: str
+) -> Tensor:
     return torch.empty_like(x)
 
 
-@torch.library.register_fake("qcdq::dequantize", lib=_library)
 def _dequantize_shape(integers: Tensor, scale: Tensor, zero_point: Tensor | None, *, axis: int) -> Tensor:
     return torch.empty_like(integers, dtype=scale.dtype)
+
+
+torch.library.register_fake("qcdq::quantize", _quantize_shape, lib=_library)
+torch.library.register_fake("qcdq::dequantize", _dequantize_shape, lib=_library)
 
 
 def translations(opset: int) -> dict[Any, Translation]:

@@ -10,18 +10,17 @@
 from __future__ import annotations
 
 import torch
-from quant_core.errors import ConfigurationError
-from quant_core.export import Program, Quantizer, is_quantizer
-from quant_core.export.builder import ProgramBuilder
-from quant_core.export.onnx import OnnxArtifact, to_onnx
-from quant_core.export.program import constant_inputs
-from quant_core.ops import integer_range
 from torch import fx
 from torch.export import ExportedProgram
 
 from export_qcdq.grid import grid
 from export_qcdq.ops import DEQUANTIZE, QUANTIZE, translations
 from export_qcdq.precision import check_precision
+from quant_core.errors import ConfigurationError
+from quant_core.export import Program, Quantizer, is_quantizer
+from quant_core.export.builder import ProgramBuilder, constant_inputs
+from quant_core.export.onnx import OnnxArtifact, to_onnx
+from quant_core.ops import integer_range
 
 OPSETS = range(18, 22)
 
