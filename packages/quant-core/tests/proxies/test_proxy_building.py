@@ -148,7 +148,7 @@ REFUSED: dict[str, tuple[type[Injector], type[QuantError], str]] = {
         MissingDependencyError,
         "NamesNothing has no attribute 'tensor_quant'\n"
         "  at Linear\n"
-        "  weight_tensor_quant is asked for by the proxy\n"
+        "  nothing in NamesNothing defines it\n"
         "  Define tensor_quant in NamesNothing, or pass weight_tensor_quant=... as an option.",
     ),
     "an option that nothing reads": (
