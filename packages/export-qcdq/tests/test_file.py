@@ -1,0 +1,92 @@
+"""The file itself: valid, small, deterministic, named after the model, and without a trace of what wrote it."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto
+from torch import Tensor, nn
+
+import quant_nn as qnn
+from quant_core.export import capture, lower
+from quant_core.quant import Int8Bias
+
+
+def test_the_checker_of_onnx_finds_nothing(lenet: Any) -> None:
+    onnx.checker.check_model(lenet.onnx, full_check=True)
+
+
+@pytest.mark.parametrize("opset", [18, 19, 20, 21])
+def test_each_opset_is_written_as_asked_and_read_by_every_runtime(write: Callable[..., Any], opset: int) -> None:
+    net = nn.Sequential(
+        qnn.QuantIdentity(bit_width=4, return_quant_tensor=True), qnn.QuantConv2d(2, 3, 3, bias_quant=Int8Bias)
+    )
+    x = torch.randn(1, 2, 5, 5)
+    net(x)
+    file = write(net, x, opset_version=opset)
+    assert [(entry.domain, entry.version) for entry in file.onnx.opset_import] == [("", opset)]
+    assert file.onnx.ir_version <= 10
+    onnx.checker.check_model(file.onnx, full_check=True)
+    torch.testing.assert_close(torch.from_numpy(file.outputs(x)[0]), net(x), rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_tells_of_the_tools_that_wrote_it(lenet: Any) -> None:
+    content = lenet.artifact.content()
+    for word in (b"torch", b"aten", b"pkg.", b"onnxscript", b"dynamo", b"quant::", b"qcdq::", b"val_", b".py"):
+        assert word not in content, word
+    model = lenet.onnx
+    assert (model.producer_name, model.producer_version) == ("export-qcdq", "")
+    assert list(model.metadata_props) == list(model.functions) == []
+    assert {node.domain for node in model.graph.node} == {""}
+
+
+def test_only_the_inputs_of_the_model_are_inputs(lenet: Any) -> None:
+    assert [value.name for value in lenet.onnx.graph.input] == ["x"]
+    assert [value.name for value in lenet.onnx.graph.output] == ["output"]
+
+
+def test_constants_have_the_names_of_the_model(lenet: Any) -> None:
+    layers = ("conv1", "conv2", "fc1", "fc2", "fc3")
+    parts = ("weight", "weight_scale", "bias", "bias_scale")
+    expected = {f"{layer}.{part}" for layer in layers for part in parts}
+    expected |= {f"{name}.act_quant.scale" for name in ("entry", "relu1", "relu2", "relu3", "relu4")}
+    assert expected <= lenet.initializers.keys()
+    assert [name for name in lenet.initializers if re.search(r"_\d+$", name.removesuffix("/input_1"))] == []
+
+
+def test_nodes_have_the_names_of_the_modules(lenet: Any) -> None:
+    names = [node.name for node in lenet.onnx.graph.node]
+    assert len(set(names)) == len(names)
+    assert {"conv1/Conv", "conv2/Conv", "fc1/Gemm", "fc3/Gemm", "entry.act_quant/QuantizeLinear", "pool/MaxPool"} <= {
+        *names
+    }
+
+
+def test_the_same_model_gives_the_same_bytes(lenet: Any, images: Tensor) -> None:
+    again = lower(capture(lenet.model, (images,), dynamic_shapes="batch"), "qcdq")
+    assert again.content() == lenet.artifact.content()
+
+
+def test_weights_are_one_byte_each_and_biases_four(lenet: Any) -> None:
+    types = {tensor.name: tensor.data_type for tensor in lenet.onnx.graph.initializer}
+    assert {types[name] for name in types if name.endswith(".weight")} == {TensorProto.INT8}
+    assert {types[name] for name in types if name.endswith(".bias")} == {TensorProto.INT32}
+    floats = [name for name in types if types[name] == TensorProto.FLOAT]
+    assert all(name.endswith("scale") for name in floats)
+
+
+def test_the_file_is_a_quarter_of_the_float_one(lenet: Any, images: Tensor) -> None:
+    layers = [module for module in lenet.model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    plain = nn.Sequential(
+        *(nn.Conv2d(m.in_channels, m.out_channels, m.kernel_size) if isinstance(m, nn.Conv2d)
+          else nn.Linear(m.in_features, m.out_features) for m in layers)
+    )  # fmt: skip
+    weights = io.BytesIO()
+    torch.save(plain.state_dict(), weights)
+    assert lenet.artifact.size < 0.3 * weights.getbuffer().nbytes

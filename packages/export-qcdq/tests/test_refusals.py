@@ -1,0 +1,164 @@
+"""What the target does not take, and how it says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import quant_nn as qnn
+from quant_core.components import BinaryQuant, ConstScaling, ConstZeroPoint
+from quant_core.errors import ArtifactError, ConfigurationError, QuantError, UnknownNameError, UnsupportedError
+from quant_core.export import capture, check, export, lower
+from quant_core.quant import Int8ActPerTensorFloat, Int8Bias
+
+
+def message(kind: type[QuantError], call: Callable[[], object]) -> str:
+    with pytest.raises(kind) as caught:
+        call()
+    return str(caught.value)
+
+
+class Refused(nn.Module):
+    """Four things that QCDQ cannot say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entry = qnn.QuantIdentity(bit_width=9, rounding_mode="FLOOR")
+        self.binary = qnn.QuantLinear(4, 3, weight_tensor_quant=BinaryQuant, weight_narrow_range=False)
+        self.wide = qnn.QuantLinear(3, 3, weight_bit_width=12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.wide(self.binary(self.entry(x)))
+
+
+@pytest.fixture
+def refused() -> Any:
+    net, x = Refused(), torch.randn(2, 4)
+    net(x)
+    return net.eval(), (x,)
+
+
+def test_everything_that_it_cannot_take_is_said_at_once(refused: Any) -> None:
+    report = check(capture(*refused), "qcdq")
+    assert str(report) == (
+        "target 'qcdq' cannot take this model: 4 refusals\n"
+        "quant::binary with the role weight\n"
+        "  at binary.weight_quant (quant_nn.QuantLinear)\n"
+        "  qcdq takes quant::int activation, quant::int bias, quant::int weight\n"
+        "  Use another quantizer here.\n"
+        "quant::int with bit_width=12\n"
+        "  at wide.weight_quant (quant_nn.QuantLinear)\n"
+        "  qcdq supports bit_width 2 to 8 for weights\n"
+        "  Set weight_bit_width=8 on this layer.\n"
+        "quant::int with bit_width=9\n"
+        "  at entry.act_quant (quant_nn.QuantIdentity)\n"
+        "  qcdq supports bit_width 2 to 8 for activations\n"
+        "  Set bit_width=8 on this layer.\n"
+        "quant::int with rounding_mode='FLOOR'\n"
+        "  at entry.act_quant (quant_nn.QuantIdentity)\n"
+        "  qcdq supports rounding_mode ROUND for activations\n"
+        "  Set rounding_mode='ROUND' on this layer."
+    )
+
+
+def test_a_refused_model_is_not_written(refused: Any, tmp_path: Path) -> None:
+    net, args = refused
+    with pytest.raises(UnsupportedError) as caught:
+        export(net, args, target="qcdq", path=tmp_path / "net.onnx")
+    assert len(caught.value.refusals) == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["FLOOR", "CEIL", "TO_ZERO", "HALF_UP"])
+def test_a_rounding_mode_of_activations_is_refused_not_replaced(mode: str) -> None:
+    net = qnn.QuantIdentity(rounding_mode=mode, scaling_impl=ConstScaling, scaling_init=1.0).eval()
+    assert message(UnsupportedError, lambda: lower(capture(net, (torch.zeros(2),)), "qcdq")) == (
+        f"target 'qcdq' cannot lower quant::int with rounding_mode='{mode}'\n"
+        "  at act_quant (quant_nn.QuantIdentity)\n"
+        "  qcdq supports rounding_mode ROUND for activations\n"
+        "  Set rounding_mode='ROUND' on this layer."
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_model_of_another_precision_is_refused(dtype: torch.dtype) -> None:
+    net = qnn.QuantLinear(4, 3, input_quant=Int8ActPerTensorFloat, bias_quant=Int8Bias).to(dtype)
+    x = torch.ones(2, 4, dtype=dtype)
+    net(x)
+    assert message(UnsupportedError, lambda: lower(capture(net, (x,)), "qcdq")) == (
+        f"target 'qcdq' cannot lower quantizers of {str(dtype).removeprefix('torch.')}\n"
+        "  at weight_quant (quant_nn.QuantLinear)\n"
+        "  qcdq writes float32, and 3 of the model's 3 quantizers compute in another dtype; converting them would move "
+        "values across rounding borders\n"
+        "  Convert the model and its inputs first: model.float(), x.float()."
+    )
+
+
+def test_a_scale_and_a_zero_point_along_different_axes_are_refused() -> None:
+    grid = {"zero_point_impl": ConstZeroPoint, "zero_point_init": [[1], [2]]}
+    channels = {"scaling_per_output_channel": True, "per_channel_broadcastable_shape": (3,)}
+    net = qnn.QuantIdentity(scaling_impl=ConstScaling, scaling_init=torch.ones(3), **grid, **channels).eval()
+    assert message(UnsupportedError, lambda: lower(capture(net, (torch.zeros(2, 3),)), "qcdq")) == (
+        "target 'qcdq' cannot lower quant::int with a scale and a zero-point per channel of different axes\n"
+        "  at act_quant (quant_nn.QuantIdentity)\n"
+        "  both vary along one axis at most, the same for both, got shapes (3,) and (2, 1)\n"
+        "  Give both the same shape, or one of them the shape ()."
+    )
+
+
+class Greatest(nn.Module):
+    """An operation that ONNX does not have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cummax(x, 0).values
+
+
+def test_an_operation_without_an_onnx_operator_is_named_with_its_place() -> None:
+    net = nn.Sequential(nn.ReLU(), Greatest())
+    text = message(UnsupportedError, lambda: lower(capture(net, (torch.zeros(2, 2),)), "qcdq"))
+    what, where, why, fix = text.splitlines()
+    assert what == "target 'qcdq' cannot lower aten.cummax.default"
+    assert where.startswith("  at 1 (") and where.endswith(".Greatest)")  # noqa: PT018
+    assert why.startswith("  torch's ONNX exporter refuses it: No ONNX function found for")
+    assert fix == "  Replace the operation, or keep it out of the exported part of the model."
+
+
+@pytest.mark.parametrize("opset", [17, 22, "18"])
+def test_an_opset_that_it_cannot_write(opset: object) -> None:
+    program = capture(nn.ReLU(), (torch.zeros(2),))
+    assert message(ConfigurationError, lambda: lower(program, "qcdq", opset_version=opset)) == (
+        f"opset_version={opset!r} cannot be written\n"
+        "  torch's exporter writes 18 and later, and this target knows up to 21\n"
+        "  Use 18, which every current runtime reads."
+    )
+
+
+def test_an_option_that_it_does_not_have() -> None:
+    program = capture(nn.ReLU(), (torch.zeros(2),))
+    assert message(UnknownNameError, lambda: lower(program, "qcdq", opset_verson=18)) == (
+        "target 'qcdq' has no option 'opset_verson'\n  its options are opset_version\n  Did you mean 'opset_version'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (torch.zeros(2, 5), "Got invalid dimensions for input: input for the following indices"),
+        (torch.zeros(2, 4, dtype=torch.float64), "Unexpected input data type. Actual: (tensor(double))"),
+    ],
+)
+def test_inputs_that_the_runtime_refuses(given: Tensor, reason: str) -> None:
+    artifact = lower(capture(qnn.QuantLinear(4, 3), (torch.zeros(2, 4),)), "qcdq")
+    what, why, fix = message(ArtifactError, lambda: artifact.run(given)).splitlines()
+    assert what == "onnxruntime refuses the inputs of the qcdq artifact"
+    assert why.startswith("  InvalidArgument: ")
+    assert reason in why
+    assert fix == (
+        "  Pass inputs of the shapes and dtypes that the model was captured with; if they are right, report this as a "
+        "defect of the target."
+    )
