@@ -5,8 +5,11 @@ import torch
 from torch import Tensor, nn
 
 from quant_core.errors import VerificationError
-from quant_core.export import capture, lower, verify
+from quant_core.export import capture, export, lower, verify
 from quant_core.plugins import Registry
+from quant_core.proxies import ActQuantProxyFromInjector
+from quant_core.quant import Int8ActPerTensorFloat
+from quant_core.tensor import QuantTensor
 
 
 def test_an_equal_artifact_is_equal_quantizer_by_quantizer(net: nn.Module, x: Tensor, plugins: Registry) -> None:
@@ -63,3 +66,42 @@ def test_a_reference_of_the_models_own_is_what_the_difference_is_measured_agains
     artifact = lower(program, "listing", plugins=plugins)
     report = verify(program, artifact, (x,), reference=net.eval()(x) + 1)
     assert report.max_difference == pytest.approx(1)
+
+
+def test_a_program_that_returns_another_structure_than_the_model_is_refused(plugins: Registry) -> None:
+    class Unstable(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            return (x + 1,) if torch.compiler.is_exporting() else (x + 1, x + 2)
+
+    with pytest.raises(VerificationError) as caught:
+        export(Unstable(), (torch.ones(2),), target="listing", plugins=plugins)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "the captured program returns 1 tensors where the model returns 2"
+    assert lines[1].endswith("Unstable")
+    assert lines[2:] == [
+        "  the model takes another path under torch.export than in eager mode",
+        "  Return plain tensors from the model, or the same structure in both.",
+    ]
+
+
+def test_two_calls_of_one_quantizer_stay_on_its_grid_in_the_program_as_in_the_model(plugins: Registry) -> None:
+    class Residual(nn.Module):
+        def __init__(self, quantize: nn.Module) -> None:
+            super().__init__()
+            self.quantize = quantize
+
+        def forward(self, x: Tensor) -> object:
+            return self.quantize(x) + self.quantize(x * 2)
+
+    model = Residual(_trained_activation())
+    x = torch.randn(3)
+    assert isinstance(model.eval()(x), QuantTensor)
+    done = export(model, (x,), target="listing", plugins=plugins)
+    assert done.verification.equal
+    assert isinstance(done.artifact.run(x), QuantTensor)
+
+
+def _trained_activation() -> nn.Module:
+    proxy = ActQuantProxyFromInjector(nn.Module(), Int8ActPerTensorFloat)
+    proxy(torch.randn(10))
+    return proxy

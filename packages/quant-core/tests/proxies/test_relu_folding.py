@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from quant_core.components import ConstScaling, ConstZeroPoint, ParameterScaling, StatsFromParameterScaling
+from quant_core.components import ConstScaling, ConstZeroPoint, IntQuant, ParameterScaling, StatsFromParameterScaling
 from quant_core.inject import Injector
 from quant_core.proxies import ActQuantProxyFromInjector
 from quant_core.quant import Int8ActPerTensorFloat, Uint8ActPerTensorFloat
@@ -14,6 +14,13 @@ from quant_core.quant import Int8ActPerTensorFloat, Uint8ActPerTensorFloat
 
 class PlainReLU(nn.ReLU):
     """A ReLU that the proxy does not know, because a subclass may compute something else."""
+
+
+class PlainForward(IntQuant):
+    """A subclass whose ``forward`` takes the tensor alone."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return super().forward(x)
 
 
 def proxies(**options: object) -> tuple[ActQuantProxyFromInjector, ActQuantProxyFromInjector]:
@@ -83,6 +90,7 @@ CASES: dict[str, tuple[type[Injector], bool]] = {
     ),
     "a delay": (Uint8ActPerTensorFloat.let(act_impl=nn.ReLU, quant_delay_steps=1), False),
     "a subclass": (Uint8ActPerTensorFloat.let(act_impl=PlainReLU), False),
+    "a forward of its own": (Uint8ActPerTensorFloat.let(act_impl=nn.ReLU, tensor_quant=PlainForward), False),
     "another function": (Uint8ActPerTensorFloat.let(act_impl=nn.Sigmoid), False),
     "no function": (Uint8ActPerTensorFloat, False),
 }

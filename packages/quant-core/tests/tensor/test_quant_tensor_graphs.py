@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from quant_core.errors import InputError
-from quant_core.tensor import QuantTensor
+from quant_core.tensor import GridOrigin, QuantTensor
 
 SCALES = {"per_tensor": torch.tensor(0.5), "per_channel": torch.tensor([0.5, 0.25, 0.3, 2.0]).reshape(1, 4, 1, 1)}
 
@@ -134,15 +134,27 @@ def test_it_is_a_pytree_of_its_four_tensors():
     ]
 
 
-def test_in_a_graph_only_one_and_the_same_scale_is_the_same_grid():
+@pytest.mark.parametrize("origins", ["none", "two", "one"])
+def test_equal_scales_are_the_same_grid_only_if_one_quantizer_stores_them_in_a_graph_as_in_eager_mode(origins: str):
     def add(x: QuantTensor, scale: torch.Tensor) -> Any:
-        return x + x.replace(scale=scale)
+        return x + x.replace(scale=scale, origin=other)
 
-    x = image()
-    equal = x.scale.clone()
-    assert isinstance(add(x, equal), QuantTensor)
-    compiled = torch.compile(add, fullgraph=True, backend="eager")(x, equal)
-    assert_same(compiled, add(x, equal).value)
+    origin = None if origins == "none" else GridOrigin()
+    other = GridOrigin() if origins == "two" else origin
+    x = image().replace(origin=origin)
+    eager = add(x, x.scale.clone())
+    assert isinstance(eager, QuantTensor) == (origins == "one")
+    assert_same(torch.compile(add, fullgraph=True, backend="eager")(x, x.scale.clone()), eager)
+
+
+def test_a_scale_that_was_learned_on_meanwhile_is_another_grid():
+    x = image().replace(origin=GridOrigin())
+    assert type(x + x.replace(scale=x.scale * 2)) is torch.Tensor
+
+
+@pytest.mark.parametrize("change", [lambda x: x * 2.0, lambda x: x.mean(), lambda x: x / 4])
+def test_an_operation_that_changes_the_scale_leaves_the_origin_behind(change: Any):
+    assert change(image().replace(origin=GridOrigin())).origin is None
 
 
 def test_integers_in_a_graph_are_int32():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from quant_core.ops import integer_range
-from quant_core.tensor import RULES, QuantTensor, accumulator_bit_width
+from quant_core.tensor import RULES, GridOrigin, QuantTensor, accumulator_bit_width
 from quant_core.tensor.grids import bits
 
 
@@ -147,14 +147,17 @@ def test_a_function_of_somebody_else_with_a_known_name_meets_no_rule():
     assert isinstance(result, Tensor)
 
 
-def test_grids_are_the_same_by_identity_or_by_equal_numbers():
-    x, one = quantized(IMAGE), torch.tensor([0.5])
-    for other in (x.clone(), quantized(IMAGE), quantized(IMAGE, one), quantized(IMAGE, width=6.0)):
+def test_grids_are_the_same_by_identity_or_by_a_common_origin():
+    origin = GridOrigin()
+    x = quantized(IMAGE).replace(origin=origin)
+    wide = quantized(IMAGE, width=6.0).replace(origin=origin)
+    for other in (x.clone(), x.replace(origin=None), quantized(IMAGE).replace(origin=origin), wide):
         joined = torch.cat([x, other])
         assert isinstance(joined, QuantTensor)
         assert joined.bit_width == max(x.bit_width, other.bit_width)
         assert joined.is_valid
-    for other in (quantized(IMAGE, 0.25), quantized(IMAGE, zero_point=1.0), quantized(IMAGE + 8, signed=False)):
+    others = (quantized(IMAGE, 0.25), quantized(IMAGE, zero_point=1.0), quantized(IMAGE + 8, signed=False))
+    for other in (quantized(IMAGE), *(other.replace(origin=origin) for other in others)):
         assert isinstance(torch.cat([x, other]), Tensor)
         assert isinstance(x + other, Tensor)
         assert isinstance(torch.where(IMAGE > 0, x, other), Tensor)
@@ -163,7 +166,7 @@ def test_grids_are_the_same_by_identity_or_by_equal_numbers():
 def test_a_join_has_only_what_all_parts_have():
     narrow = quantized(IMAGE.clamp(-7), narrow_range=True)
     assert torch.cat([narrow, narrow]).narrow_range
-    assert not torch.cat([narrow, quantized(IMAGE)]).narrow_range
+    assert not torch.cat([narrow, narrow.replace(narrow_range=False)]).narrow_range
     assert not torch.cat([narrow, narrow.replace(zero_on_grid=False)]).zero_on_grid
 
 

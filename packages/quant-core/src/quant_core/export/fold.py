@@ -100,7 +100,8 @@ class _Folding:
         parts = _parts_of(user)
         position = next((index for index, used in enumerate(user.args) if used is node), None)
         path = self.modules.locate(user if position in parts else node).path
-        part = parts[position] if position in parts else _op_name(node)
+        # Without the prefix a constant could have the name of a method of modules, such as "to".
+        part = parts[position] if position in parts else f"constant_{_op_name(node)}"
         return f"{path}.{part}" if path else part
 
     def _tensor_name(self, node: fx.Node) -> str:

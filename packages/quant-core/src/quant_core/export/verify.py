@@ -117,6 +117,7 @@ def verify(
 
     Raises:
         ArtifactError: when the artifact cannot be run.
+        VerificationError: when the program does not return as many tensors as the model.
     """
     inputs = program.signature.flatten(args, kwargs)
     trace = artifact.trace(inputs)
@@ -125,6 +126,13 @@ def verify(
         forced = walk.outputs(inputs)
         expected = program.run(*args, **dict(kwargs or {})) if reference is None else reference
     leaves = torch.utils._pytree.tree_leaves(expected)
+    if len(leaves) != len(forced):
+        raise VerificationError(
+            f"the captured program returns {len(forced)} tensors where the model returns {len(leaves)}",
+            where=program.modules.types[""],
+            why="the model takes another path under torch.export than in eager mode",
+            fix="Return plain tensors from the model, or the same structure in both.",
+        )
     on_grid = grids(program)
     scales = [on_grid.get(node.name) if isinstance(node, fx.Node) else None for node in program.outputs]
     divergence = walk.divergence

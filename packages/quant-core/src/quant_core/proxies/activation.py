@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,11 +29,7 @@ class ActQuantProxyFromInjector(QuantProxy):
 
     def _take(self, built: Mapping[str, Any]) -> None:
         self._install("act_impl", built.get("act_impl"))
-        self._rectify = (
-            type(self.act_impl) is nn.ReLU
-            and isinstance(self.tensor_quant, TensorQuant)
-            and self.tensor_quant.rectifies
-        )
+        self._rectify = type(self.act_impl) is nn.ReLU and _rectifies(self.tensor_quant)
 
     def forward(self, x: Tensor | QuantTensor) -> QuantTensor | Tensor:
         """The quantized activation."""
@@ -63,3 +60,10 @@ class ActQuantProxyFromInjector(QuantProxy):
         finally:
             for module, training in modes:
                 module.training = training
+
+
+def _rectifies(tensor_quant: object) -> bool:
+    """Whether it takes ``rectify``; a subclass that writes its own ``forward(x)`` does not, whatever it inherits."""
+    if not isinstance(tensor_quant, TensorQuant) or not tensor_quant.rectifies:
+        return False
+    return "rectify" in inspect.signature(tensor_quant.forward).parameters

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from quant_core.components import TensorQuant
 from quant_core.errors import ConfigurationError
 from quant_core.inject import Injector, assemble
-from quant_core.tensor import QuantTensor
+from quant_core.tensor import GridOrigin, QuantTensor
 
 _ROOTS: Mapping[str, bool] = {"tensor_quant": True, "signed": False, "narrow_range": False}
 _READS = ("module", "proxy_class")
@@ -47,6 +47,7 @@ class QuantProxy(nn.Module):
         self.prefix = prefix
         self.disable_quant = False
         self._owners: list[nn.Module] = [quant_layer]
+        self._origin = GridOrigin()
         self.init_tensor_quant()
 
     @property
@@ -108,6 +109,10 @@ class QuantProxy(nn.Module):
         self.zero_on_grid = bool(getattr(quant, "zero_on_grid", False))
         self._take(built)
 
+    def _reads_input(self) -> bool:
+        """Whether the grid is computed from the tensor, so that two calls may have two grids."""
+        return bool(getattr(getattr(self.tensor_quant, "scaling_impl", None), "reads_input", True))
+
     def _take(self, built: Mapping[str, Any]) -> None:
         """Keep what a subclass asked for in ``roots``."""
 
@@ -149,6 +154,7 @@ class QuantProxy(nn.Module):
             training=self.training,
             symmetric=self.symmetric,
             zero_on_grid=self.zero_on_grid,
+            origin=None if self._reads_input() else self._origin,
         )
 
     def _grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -25,7 +25,7 @@ def adds(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs:
         other_low, other_high, other_zero_point = -other_high, -other_low, -other_zero_point
     symmetric, signed = x.symmetric and y.symmetric, x.signed or name != "add"
     value = function(args[0].value, args[1].value)
-    zero_point = {} if symmetric else {"zero_point": x.zero_point + other_zero_point}
+    zero_point = {} if symmetric else {"zero_point": x.zero_point + other_zero_point, "origin": None}
     return with_value(x, value).replace(
         bit_width=bits(low + other_low, high + other_high, signed=signed),
         signed=signed,
@@ -46,6 +46,7 @@ def negates(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwar
         bit_width=bits(-high, -low, signed=True),
         signed=True,
         narrow_range=False,
+        origin=x.origin if x.symmetric else None,
     )
 
 
@@ -69,7 +70,7 @@ def scales(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwarg
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not (factor > 0 and math.isfinite(factor)):
         return NotImplemented
     scale = x.scale / factor if name in _QUOTIENTS else x.scale * factor
-    return x.replace(value=function(x.value, factor), scale=scale)
+    return x.replace(value=function(x.value, factor), scale=scale, origin=None)
 
 
 def multiplies(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

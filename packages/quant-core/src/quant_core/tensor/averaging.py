@@ -48,6 +48,7 @@ def _of_sum(x: QuantTensor, count: int, *, divided: bool) -> QuantTensor:
         zero_point=x.zero_point if x.symmetric else x.zero_point * count,
         bit_width=bits(low * count, high * count, signed=x.signed),
         narrow_range=False,
+        origin=None if divided or not x.symmetric else x.origin,
     )
 
 

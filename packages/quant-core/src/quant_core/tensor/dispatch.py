@@ -17,6 +17,7 @@ from quant_core.errors import InputError
 from quant_core.tensor import moving
 from quant_core.tensor.grids import plain
 from quant_core.tensor.operators import TensorOperators
+from quant_core.tensor.origin import GridOrigin
 from quant_core.tensor.quant_tensor import QuantTensor
 from quant_core.tensor.rule import NAMESPACES, Handler, spellings
 from quant_core.tensor.rules import RULES
@@ -42,6 +43,7 @@ HANDLERS: Final[Mapping[Callable[..., Any], tuple[str, Handler]]] = {
 _LEADING: Final = ("condition", "input", "self", "tensors", "tensor", "other", "mat2")
 _CHECK_THEIR_OPERANDS: Final = (moving.joins, moving.chooses)
 """Handlers whose first argument need not be a quantized tensor."""
+
 
 def _changes_first(name: str) -> bool:
     return name == "__setitem__" or (name.endswith("_") and not name.startswith("_") and not name.endswith("__"))
@@ -123,6 +125,7 @@ _LEAVES: Final = ("value", "scale", "zero_point", "bit_width")
 
 TensorOperators.dispatch = staticmethod(dispatch)
 
+# The origin is not part of the context: a program that takes a quantized tensor takes it from any quantizer.
 # torch.export.register_dataclass would make leaves of the flags, too, which then are inputs of a compiled graph.
 pytree.register_pytree_node(
     QuantTensor,
@@ -135,4 +138,4 @@ pytree.register_pytree_node(
 )
 
 # A saved program holds its example inputs, a checkpoint may hold quantized tensors: plain data, safe to load as such.
-torch.serialization.add_safe_globals([QuantTensor])
+torch.serialization.add_safe_globals([GridOrigin, QuantTensor])

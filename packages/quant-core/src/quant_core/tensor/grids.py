@@ -29,17 +29,19 @@ def plain(nested: Any) -> Any:
 def same_grid(x: QuantTensor, y: QuantTensor) -> bool:
     """Whether two tensors have one sign, scale and zero-point.
 
-    Scales are the same when they are one tensor, or, in eager mode, equal in shape and numbers. In a graph that is
-    compiled or exported the numbers are not known, so there only one and the same tensor counts. Zero-points likewise,
-    and where both tensors are symmetric.
+    They are the same when they are the same tensors, or come from one quantizer that stores them. (Eager mode compares
+    the numbers as well, because a step of an optimizer may lie between two calls; a graph knows no such step.) Two
+    quantizers that happen to have equal numbers are not the same: what holds by accident is no rule.
     """
     if x.signed != y.signed:
         return False
     zero = x.symmetric and y.symmetric
     if x.scale is y.scale and (zero or x.zero_point is y.zero_point):
         return True
-    if torch.compiler.is_compiling():
+    if x.origin is None or x.origin is not y.origin or not (x.per_tensor and y.per_tensor):
         return False
+    if torch.compiler.is_compiling():
+        return True
     return _equal(x.scale, y.scale) and (zero or _equal(x.zero_point, y.zero_point))
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from quant_core.ops import integer_range
 from quant_core.tensor.operators import TensorOperators
+from quant_core.tensor.origin import GridOrigin
 
 _INTEGER_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _SLACK = 0.01
@@ -45,6 +46,7 @@ class QuantTensor(TensorOperators):
         symmetric: whether ``zero_point`` is 0 by construction. Products stay on a grid only then.
         zero_on_grid: whether the real number 0 is one of the levels (it is not for binary values). Padding with zeros
             and ReLU stay on the grid only then.
+        origin: the quantizer that the grid comes from, where scale and zero-point are stored in it and still the same.
 
     Raises:
         InputError: by in-place operations and by ``out=``, because it is immutable.
@@ -67,6 +69,7 @@ class QuantTensor(TensorOperators):
     training: bool = False
     symmetric: bool = False
     zero_on_grid: bool = True
+    origin: GridOrigin | None = None
 
     @classmethod
     def __torch_function__(
