@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -111,3 +112,26 @@ def test_a_quantized_tensor_is_returned_with_its_grid(write: Callable[..., Any])
     assert isinstance(theirs, QuantTensor)
     assert torch.equal(theirs.int(), ours.int())
     close(ours.scale.detach(), theirs.scale)
+
+
+class Through(nn.Module):
+    """Returns its input beside a quantized one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entry = qnn.QuantIdentity(bit_width=4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        quantized = self.entry(x)
+        return quantized, x, quantized
+
+
+def test_an_input_that_is_returned_keeps_its_name(write: Callable[..., Any]) -> None:
+    net, x = Through(), torch.randn(3, 4)
+    net(x)
+    file = write(net, x)
+    assert [value.name for value in file.onnx.graph.input] == ["x"]
+    assert [value.name for value in file.onnx.graph.output] == ["output_0", "output_1", "output_2"]
+    onnx.checker.check_model(file.onnx, full_check=True)
+    for ours, theirs in zip(net(x), file.artifact.run(x), strict=True):
+        close(ours, theirs)

@@ -148,7 +148,7 @@ def test_an_option_that_it_does_not_have() -> None:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        (torch.zeros(2, 5), "Got invalid dimensions for input: input for the following indices"),
+        (torch.zeros(2, 5), "for the following indices index: 1 Got: 5 Expected: 4 Please fix"),
         (torch.zeros(2, 4, dtype=torch.float64), "Unexpected input data type. Actual: (tensor(double))"),
     ],
 )

@@ -78,7 +78,7 @@ class OnnxArtifact(Artifact):
     def _refused(self, what: str, failure: Exception) -> ArtifactError:
         return ArtifactError(
             f"onnxruntime refuses {what} of the {self.target} artifact",
-            why=f"{type(failure).__name__}: {str(failure).strip().splitlines()[0]}",
+            why=f"{type(failure).__name__}: {' '.join(str(failure).split())}",
             fix="Pass inputs of the shapes and dtypes that the model was captured with; if they are right, report this as a "
             "defect of the target.",
         )

@@ -30,6 +30,10 @@ def tidy(model: Any, signature: CallSignature) -> dict[str, str]:
         The name of the value of each marked quantizer, by the quantizer's name.
     """
     graph = model.graph
+    for value in graph.inputs:
+        # The exporter renames an input that is an output as well.
+        if value.name not in signature.inputs and value.name.removesuffix("_orig") in signature.inputs:
+            value.name = value.name.removesuffix("_orig")
     taken: set[str] = {value.name for value in graph.inputs} | set(graph.initializers)
     outputs = dict(zip(_output_names(signature), graph.outputs, strict=True))
     produced = {id(value): name for name, value in outputs.items() if value.producer() is not None}
