@@ -32,7 +32,23 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         "option 'bit_width' has no quantizer to go to\n"
         "  at QuantReLU\n"
         "  act_quant is None on this layer\n"
-        "  Pass a quantizer as act_quant, or leave bit_width out.",
+        "  Leave bit_width out, or pass a quantizer as act_quant.",
+    ),
+    "an option of a bias that is not there": (
+        lambda: qnn.QuantLinear(3, 2, bias=False, bias_quant=Int8Bias, bias_bit_width=4),
+        UnusedAttributeError,
+        "option 'bias_bit_width' has no quantizer to go to\n"
+        "  at QuantLinear\n"
+        "  this layer has no bias\n"
+        "  Leave bias_bit_width out.",
+    ),
+    "a proxy of another kind": (
+        lambda: qnn.QuantLinear(3, 2, bias_quant=qnn.QuantLinear(3, 2).weight_quant),
+        ConfigurationError,
+        "bias_quant is the proxy of weight quantization\n"
+        "  at QuantLinear\n"
+        "  a weight proxy cannot quantize the bias of a layer\n"
+        "  Share the bias_quant of the other layer.",
     ),
     "an option that has no effect": (
         lambda: qnn.QuantIdentity(scaling_per_output_channel=False, per_channel_broadcastable_shape=(1, 3, 1, 1)),
@@ -88,7 +104,7 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         InputError,
         "the bias cannot be quantized without the scale of the layer's input\n"
         "  at QuantLinear\n"
-        "  its scale is input scale · weight scale, and the input or the weight is a plain tensor\n"
+        "  its scale is input scale · weight scale, and one of them is not quantized, or the input per channel\n"
         "  Set input_quant on this layer, or return_quant_tensor=True on the layer before it.",
     ),
     "an accumulator without a scale": (

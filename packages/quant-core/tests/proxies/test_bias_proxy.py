@@ -47,7 +47,7 @@ def test_a_bias_without_a_scale_is_refused() -> None:
     assert str(caught.value) == (
         "the bias cannot be quantized without the scale of the layer's input\n"
         "  at Linear\n"
-        "  its scale is input scale · weight scale, and the input or the weight is a plain tensor\n"
+        "  its scale is input scale · weight scale, and one of them is not quantized, or the input per channel\n"
         "  Set input_quant on this layer, or return_quant_tensor=True on the layer before it."
     )
 

@@ -41,14 +41,13 @@ class QuantActivation(nn.Module):
         if self.act_impl is not None and isinstance(act_quant, type):
             found[""]["act_impl"] = self.act_impl
         self.act_quant = build_proxy(self, act_quant, "", found[""])
-        self.float_impl = self.act_impl() if self.act_impl is not None and act_quant is None else None
+        self.float_impl = (self.act_impl or nn.Identity)() if act_quant is None else None
 
     def forward(self, input: Tensor | QuantTensor) -> Tensor | QuantTensor:
         """Float tensor or ``QuantTensor`` of any shape; returns the same shape."""
         x = input if self.input_quant is None else self.input_quant(input)
-        if self.act_quant is None:
-            return x if self.float_impl is None else self.float_impl(x)
-        out = self.act_quant(x)
+        function: Any = self.float_impl if self.act_quant is None else self.act_quant
+        out = function(x)
         return out if self.return_quant_tensor or not isinstance(out, QuantTensor) else out.value
 
 

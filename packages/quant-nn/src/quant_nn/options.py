@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from quant_core.errors import UnusedAttributeError, did_you_mean
 
 
 def split_options(
-    layer: type, options: Mapping[str, Any], quantizers: Mapping[str, object | None]
+    layer: type,
+    options: Mapping[str, Any],
+    quantizers: Mapping[str, object | None],
+    absent: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, dict[str, Any]]:
     """Sort ``options`` by the prefixes of ``quantizers``, a mapping from prefix (such as ``"weight_"``) to quantizer or ``None``.
 
-    The empty prefix takes whatever no other one claims.
+    The empty prefix takes whatever no other one claims. ``absent`` says for a prefix why there can be no quantizer.
 
     Raises:
         UnusedAttributeError: for an option that no prefix claims, or whose quantizer is ``None``.
@@ -35,8 +39,9 @@ def split_options(
             raise UnusedAttributeError(
                 f"option {name!r} has no quantizer to go to",
                 where=layer.__name__,
-                why=f"{prefix or 'act_'}quant is None on this layer",
-                fix=f"Pass a quantizer as {prefix or 'act_'}quant, or leave {name} out.",
+                why=absent.get(prefix, f"{prefix or 'act_'}quant is None on this layer"),
+                fix=f"Leave {name} out"
+                + ("." if prefix in absent else f", or pass a quantizer as {prefix or 'act_'}quant."),
             )
         found[prefix][name.removeprefix(prefix)] = option
     return found

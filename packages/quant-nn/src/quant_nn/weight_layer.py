@@ -39,6 +39,14 @@ def build_proxy(layer: nn.Module, quantizer: Quantizer, prefix: str, options: di
                 why=f"{prefix}quant is the proxy of another layer, which has its options already",
                 fix="Set the options on the first layer, or pass the quantizer class to both.",
             )
+        wanted = {"weight_": "weight", "bias_": "bias"}.get(prefix, "activation")
+        if quantizer.kind not in ("", wanted):
+            raise ConfigurationError(
+                f"{prefix or 'act_'}quant is the proxy of {quantizer.kind} quantization",
+                where=type(layer).__name__,
+                why=f"a {quantizer.kind} proxy cannot quantize the {wanted} of a layer",
+                fix=f"Share the {prefix or 'act_'}quant of the other layer.",
+            )
         quantizer.add_owner(layer)
         return quantizer
     if not (isinstance(quantizer, type) and issubclass(quantizer, Injector)):
@@ -81,7 +89,8 @@ class QuantWeightLayer(nn.Module):
         if self._parameters["bias"] is None:
             bias_quant = None
         quantizers = {"weight_": weight_quant, "bias_": bias_quant, "input_": input_quant, "output_": output_quant}
-        sorted_options = split_options(type(self), options, quantizers)
+        absent = {} if self._parameters["bias"] is not None else {"bias_": "this layer has no bias"}
+        sorted_options = split_options(type(self), options, quantizers, absent)
         self.return_quant_tensor = return_quant_tensor
         for prefix, quantizer in quantizers.items():
             setattr(self, f"{prefix}quant", build_proxy(self, quantizer, prefix, sorted_options[prefix]))

@@ -24,6 +24,7 @@ class ActQuantProxyFromInjector(QuantProxy):
     result of the activation function when ``disable_quant`` is set.
     """
 
+    kind = "activation"
     act_impl: nn.Module | None
     roots: Mapping[str, bool] = {**QuantProxy.roots, "act_impl": False}
 

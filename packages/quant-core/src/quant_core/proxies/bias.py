@@ -16,6 +16,8 @@ class BiasQuantProxyFromInjector(QuantProxy):
     with ``O``; it returns a :class:`~quant_core.tensor.QuantTensor`, or the bias as it is when ``disable_quant`` is set.
     """
 
+    kind = "bias"
+
     def forward(self, bias: Tensor, accumulator_scale: Tensor | None) -> QuantTensor | Tensor:
         """The quantized bias.
 
@@ -28,7 +30,7 @@ class BiasQuantProxyFromInjector(QuantProxy):
             raise InputError(
                 "the bias cannot be quantized without the scale of the layer's input",
                 where=type(self.owners[0]).__name__,
-                why="its scale is input scale · weight scale, and the input or the weight is a plain tensor",
+                why="its scale is input scale · weight scale, and one of them is not quantized, or the input per channel",
                 fix="Set input_quant on this layer, or return_quant_tensor=True on the layer before it.",
             )
         scale = accumulator_scale.reshape(() if accumulator_scale.numel() == 1 else (-1,))

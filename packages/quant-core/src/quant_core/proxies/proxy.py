@@ -33,6 +33,7 @@ class QuantProxy(nn.Module):
 
     Attributes:
         disable_quant: set it to pass tensors through unquantized.
+        kind: what it quantizes, ``"weight"``, ``"bias"`` or ``"activation"``; layers refuse a proxy of another kind.
         quant_injector: the quantizer that it was built from.
         tensor_quant: the module that quantizes.
     """
@@ -40,6 +41,7 @@ class QuantProxy(nn.Module):
     tensor_quant: Any
     roots: Mapping[str, bool] = _ROOTS
     rebuilds_on_load = False
+    kind = ""
 
     def __init__(self, quant_layer: nn.Module, quant_injector: type[Injector], prefix: str = "") -> None:
         super().__init__()

@@ -15,6 +15,7 @@ class WeightQuantProxyFromInjector(QuantProxy):
     ``disable_quant`` is set.
     """
 
+    kind = "weight"
     rebuilds_on_load = True
 
     def forward(self, weight: Tensor) -> QuantTensor | Tensor:
