@@ -20,7 +20,7 @@ CALLS = {
     ),
     "dequantize": (
         (torch.tensor([3, -4], dtype=torch.int8), SCALE, ZERO),
-        {"bit_width": 4.0, "signed": True, "narrow_range": False},
+        {"bit_width": 4.0, "signed": True, "narrow_range": False, "dtype": torch.float32},
     ),
 }
 
@@ -30,6 +30,17 @@ def test_torch_accepts_the_op(name: str) -> None:
     args, kwargs = CALLS[name]
     op = getattr(torch.ops.quant, name).default
     torch.library.opcheck(op, args, kwargs, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.parametrize("name", ["int", "binary", "ternary", "trunc"])
+def test_half_precision_in_half_precision_out(name: str) -> None:
+    args, kwargs = CALLS[name]
+    scale = torch.tensor([0.5, 0.25, 0.5])
+    rest = [arg.float() for arg in args[2:]]
+    op = getattr(torch.ops.quant, name).default
+    half = (args[0].half(), scale, *rest)
+    torch.library.opcheck(op, half, kwargs, test_utils=("test_schema", "test_faketensor"))
+    assert torch.equal(op(*half, **kwargs), op(args[0].float(), scale, *rest, **kwargs).half())
 
 
 @pytest.mark.parametrize("name", ["binary", "ternary", "trunc"])

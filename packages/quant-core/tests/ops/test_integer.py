@@ -231,3 +231,10 @@ def test_integer_range(bits: int, signed: bool, narrow: bool, expected: tuple[in
     assert integer_range(bits, signed=signed, narrow_range=narrow) == expected
     as_tensors = integer_range(torch.tensor(float(bits)), signed=signed, narrow_range=narrow)
     assert tuple(float(bound) for bound in as_tensors) == expected
+
+
+def test_the_gradient_of_a_scale_far_too_small_is_finite() -> None:
+    x = torch.tensor([1.0, 0.3])
+    scale = torch.tensor(1e-6, requires_grad=True)
+    quantize_int(x, scale, 0, 8, signed=True, clamp_gradient="pass").backward(torch.tensor([0.0, 1.0]))
+    assert torch.isfinite(scale.grad)

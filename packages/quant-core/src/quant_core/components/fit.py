@@ -1,25 +1,45 @@
-"""Whether a scale fits a tensor."""
+"""Whether a tensor can be quantized, and whether a scale fits it."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from quant_core.errors import InputError
 
 
 def check_fits(x: Tensor, scale: Tensor) -> None:
-    """A scale may be broadcast to the tensor, never the tensor to the scale.
+    """A scale may be broadcast to the tensor, never the tensor to the scale; and the tensor holds floats.
 
     Raises:
-        InputError: when it cannot.
+        InputError: when it cannot, or does not.
 
-    >>> import torch
     >>> check_fits(torch.zeros(2, 3, 4, 4), torch.ones(1, 3, 1, 1))
     """
+    if not x.is_floating_point():
+        raise InputError(
+            f"a tensor of {x.dtype} cannot be quantized",
+            why="quantization rounds real numbers, and the result has the dtype of the tensor",
+            fix="Convert it first: x.float(), for images usually x.float() / 255.",
+        )
     sizes = zip(reversed(scale.shape), reversed(x.shape), strict=False)
     if scale.dim() > x.dim() or any(own not in (1, size) for own, size in sizes):
         raise InputError(
             f"a scale of shape {tuple(scale.shape)} does not fit a tensor of shape {tuple(x.shape)}",
             why="each axis of the scale is 1 or the size of the tensor's axis, counted from the last",
             fix="Check which axis holds the channels: (1, C, 1, 1) for images, (1, C) after a linear layer.",
+        )
+
+
+def check_not_empty(x: Tensor) -> None:
+    """A statistic needs at least one element.
+
+    Raises:
+        InputError: when there is none.
+    """
+    if not torch.compiler.is_compiling() and x.numel() == 0:
+        raise InputError(
+            f"a tensor of shape {tuple(x.shape)} has no statistic",
+            why="it holds no element, and the scale is computed from its values",
+            fix="Leave empty batches out while statistics are collected.",
         )

@@ -126,7 +126,7 @@ class StatsFromParameterScaling(Scaling):
 
     def _of_all(self) -> Tensor:
         granularity = self.scaling_stats_impl.granularity
-        weights = [layer.get_parameter("weight") for layer in self._sharing]
+        weights = [layer.weight for layer in self._sharing]
         rows = [granularity.rows(weight) for weight in weights]
         if len({row.shape[0] for row in rows}) > 1:
             raise ConfigurationError(

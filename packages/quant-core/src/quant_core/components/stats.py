@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quant_core.components.fit import check_not_empty
 from quant_core.components.granularity import Granularity, PerTensor
 from quant_core.errors import ConfigurationError
 
@@ -32,6 +33,7 @@ class Statistic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``: float tensor; returns a tensor of the scale's shape."""
+        check_not_empty(x)
         return self.of_rows(self.granularity.rows(x)).reshape(self.granularity.scale_shape(x))
 
 
@@ -80,13 +82,20 @@ class AbsPercentile(Statistic):
 
     def of_rows(self, rows: Tensor) -> Tensor:
         """The percentile of the absolute values of each row."""
-        rank = max(1, math.floor(0.01 * self.high_percentile_q * rows.shape[1] + 0.5))
-        found: Tensor = _AbsKthValue.apply(rows, rank)  # type: ignore[no-untyped-call]
+        if torch.compiler.is_compiling():
+            # The search depends on the number of elements, which a graph for batches of any size does not know.
+            captured: Tensor = torch.ops.quant_core.abs_percentile(rows, self.high_percentile_q)[0]
+            return captured
+        found: Tensor = _AbsKthValue.apply(rows, _rank(rows, self.high_percentile_q))  # type: ignore[no-untyped-call]
         return found
 
     def extra_repr(self) -> str:
         """The percentile."""
         return f"q={self.high_percentile_q:g}"
+
+
+def _rank(rows: Tensor, q: float) -> int:
+    return max(1, math.floor(0.01 * q * rows.shape[1] + 0.5))
 
 
 class _AbsKthValue(torch.autograd.Function):
@@ -125,3 +134,34 @@ def _index_of_kth(rows: Tensor, rank: int) -> Tensor:
     candidates = torch.cat([candidates, tail], dim=1)
     best = rows.gather(1, candidates).abs().topk(largest, dim=1).indices[:, -1:]
     return candidates.gather(1, best)
+
+
+_library = torch.library.Library("quant_core", "DEF")
+_library.define("abs_percentile(Tensor rows, float q) -> (Tensor, Tensor)", tags=torch.Tag.pt2_compliant_tag)
+
+
+def _abs_percentile(rows: Tensor, q: float) -> tuple[Tensor, Tensor]:
+    index = _index_of_kth(rows, _rank(rows, q))
+    return rows.gather(1, index).abs().squeeze(1), index
+
+
+def _abs_percentile_shapes(rows: Tensor, q: float) -> tuple[Tensor, Tensor]:
+    return rows.new_empty(rows.shape[:1]), rows.new_empty((rows.shape[0], 1), dtype=torch.int64)
+
+
+def _keep_index(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    rows, index = inputs[0], output[1]
+    ctx.save_for_backward(index, rows.gather(1, index).sign())
+    ctx.shape = rows.shape
+
+
+def _to_element(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
+    index, sign = ctx.saved_tensors
+    return sign.new_zeros(ctx.shape).scatter(1, index, grad.unsqueeze(1) * sign), None
+
+
+_library.impl("abs_percentile", _abs_percentile, "CompositeExplicitAutograd")
+torch.library.register_fake("quant_core::abs_percentile", _abs_percentile_shapes, lib=_library)
+torch.library.register_autograd(
+    "quant_core::abs_percentile", _to_element, setup_context=_keep_index, lib=_library
+)

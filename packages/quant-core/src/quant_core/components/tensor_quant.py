@@ -172,6 +172,7 @@ class PrescaledIntQuant(TensorQuant):
 
     def forward(self, x: Tensor, scale: Tensor) -> Quantized:
         """``(value, scale, zero_point, bit_width)`` of ``x`` on the grid of ``scale``, which broadcasts to it."""
+        check_fits(x, scale)
         bit_width = self.bit_width_impl()
         value = quantize_int(
             x,

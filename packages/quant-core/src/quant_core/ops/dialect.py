@@ -46,8 +46,17 @@ def _int(
     return fake_quantize(x, scale, zero_point, low, high, rounding_mode)
 
 
+def _binary(x: Tensor, scale: Tensor) -> Tensor:
+    return fake_binary(x, scale).to(x.dtype)
+
+
 def _ternary(x: Tensor, scale: Tensor, *, threshold: float) -> Tensor:
-    return fake_ternary(x, scale, threshold)
+    return fake_ternary(x, scale, threshold).to(x.dtype)
+
+
+def _trunc(x: Tensor, *grid: Tensor, **options: Any) -> Tensor:
+    wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    return fake_trunc(x.to(wide), *grid, **options).to(x.dtype)
 
 
 def _ternary_eager(x: Tensor, scale: Tensor, *, threshold: float) -> Tensor:
@@ -55,9 +64,16 @@ def _ternary_eager(x: Tensor, scale: Tensor, *, threshold: float) -> Tensor:
 
 
 def _dequantize(
-    integers: Tensor, scale: Tensor, zero_point: Tensor, *, bit_width: float, signed: bool, narrow_range: bool
+    integers: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    *,
+    bit_width: float,
+    signed: bool,
+    narrow_range: bool,
+    dtype: torch.dtype,
 ) -> Tensor:
-    return (integers.to(scale.dtype) - zero_point) * scale
+    return ((integers.to(scale.dtype) - zero_point) * scale).to(dtype)
 
 
 def _define(
@@ -98,8 +114,8 @@ def _like_x(x: Tensor, *_: Tensor, **__: Any) -> Tensor:
     return torch.empty_like(x)
 
 
-def _like_scale(integers: Tensor, scale: Tensor, *_: Tensor, **__: Any) -> Tensor:
-    return torch.empty_like(integers, dtype=scale.dtype)
+def _dequantized(integers: Tensor, *_: Tensor, dtype: torch.dtype, **__: Any) -> Tensor:
+    return torch.empty_like(integers, dtype=dtype)
 
 
 _define(
@@ -108,18 +124,19 @@ _define(
     quantize_int,
     _like_x,
 )
-_define("binary(Tensor x, Tensor scale)", fake_binary, quantize_binary, _like_x)
+_define("binary(Tensor x, Tensor scale)", _binary, quantize_binary, _like_x)
 _define("ternary(Tensor x, Tensor scale, *, float threshold)", _ternary, _ternary_eager, _like_x)
 _define(
     "trunc(Tensor x, Tensor scale, Tensor zero_point, Tensor output_scale, Tensor output_bit_width, *, bool signed, "
     "bool narrow_range, str rounding_mode)",
-    fake_trunc,
+    _trunc,
     quantize_trunc,
     _like_x,
 )
 _define(
-    "dequantize(Tensor integers, Tensor scale, Tensor zero_point, *, float bit_width, bool signed, bool narrow_range)",
+    "dequantize(Tensor integers, Tensor scale, Tensor zero_point, *, float bit_width, bool signed, bool narrow_range, "
+    "ScalarType dtype)",
     _dequantize,
     None,
-    _like_scale,
+    _dequantized,
 )

@@ -24,12 +24,13 @@ import torch
 from torch import Tensor
 
 from quant_core.ops.rounding import round_to_integer
-from quant_core.ops.straight_through import clamp_ste, rounding_ste, tensor_clamp
+from quant_core.ops.straight_through import clamp, clamp_ste, rounding_ste, tensor_clamp
 
 ClampGradient = Literal["masked", "pass"]
 
 _CLIPPED = 2.0
 _IN_RANGE = 1.5
+_LARGEST_HALF = 65504.0
 
 
 def integer_range(bit_width: Tensor | float, *, signed: bool, narrow_range: bool) -> tuple[Any, Any]:
@@ -149,7 +150,7 @@ def quantize_levels(
     >>> quantize_levels(torch.tensor([0.3, 9.0]), torch.tensor(0.5), 0, 0.0, 3.0)
     tensor([1., 3.])
     """
-    return _clamp(_levels(x, scale, zero_point, rounding_mode, rectify)[1], low, high)
+    return clamp(_levels(x, scale, zero_point, rounding_mode, rectify)[1], low, high)
 
 
 def _composed(
@@ -186,13 +187,6 @@ def _levels(
     return exact, round_to_integer(exact, rounding_mode)
 
 
-def _clamp(levels: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
-    if isinstance(low, Tensor) or isinstance(high, Tensor):
-        low, high = (torch.as_tensor(bound, dtype=levels.dtype, device=levels.device) for bound in (low, high))
-        return levels.clamp(low, high)
-    return levels.clamp(low, high)
-
-
 def _dequantize(levels: Tensor, scale: Tensor, zero_point: Tensor | float) -> Tensor:
     """``(levels − zero_point) · scale``, in place."""
     if not _is_zero(zero_point):
@@ -216,10 +210,12 @@ class _QuantizeInt(torch.autograd.Function):
         rectify: bool,
     ) -> Tensor:
         exact, rounded = _levels(x, scale, zero_point, rounding_mode, rectify)
-        clamped = _clamp(rounded, low, high)
+        clamped = clamp(rounded, low, high)
         residual = exact.sub_(clamped)
         if masked:
             residual = residual.add_(rounded.sub_(clamped), alpha=3.0).clamp_(-_CLIPPED, _CLIPPED)
+        elif x.dtype != torch.float64:
+            residual = residual.clamp_(-_LARGEST_HALF, _LARGEST_HALF)
         code = residual.to(torch.float64 if x.dtype == torch.float64 else torch.float16)
         ctx.save_for_backward(code, scale, *(t for t in (zero_point, low, high) if isinstance(t, Tensor)))
         ctx.numbers = [None if isinstance(t, Tensor) else t for t in (zero_point, low, high)]

@@ -128,7 +128,7 @@ def clamp_ste(x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     >>> clamp_ste(torch.tensor([-3.0, 0.5, 3.0]), -1.0, 1.0)
     tensor([-1.0000,  0.5000,  1.0000])
     """
-    return straight_through(x, _clamp(x.detach(), low, high))
+    return straight_through(x, clamp(x.detach(), low, high))
 
 
 def clamp_min_ste(x: Tensor, low: float) -> Tensor:
@@ -152,7 +152,7 @@ def tensor_clamp(x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor
     >>> x.grad, high.grad
     (tensor([0., 1., 0.]), tensor(1.))
     """
-    return _clamp(x, low, high)
+    return clamp(x, low, high)
 
 
 def binary_sign(x: Tensor) -> Tensor:
@@ -194,7 +194,12 @@ def abs_binary_sign_grad(x: Tensor) -> Tensor:
     return out
 
 
-def _clamp(x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+def clamp(x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+    """``min(max(x, low), high)`` with numbers or tensors as bounds, which ``torch.clamp`` does not mix.
+
+    >>> clamp(torch.tensor([-3.0, 3.0]), 0.0, torch.tensor(1.0))
+    tensor([0., 1.])
+    """
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         low, high = (torch.as_tensor(bound, dtype=x.dtype, device=x.device) for bound in (low, high))
         return torch.clamp(x, low, high)
