@@ -7,7 +7,7 @@ import torch
 
 import quant_nn as qnn
 from quant_core.errors import ConfigurationError, InputError, QuantError, UnusedAttributeError
-from quant_core.quant import Int8Bias, Int8WeightPerTensorFloat
+from quant_core.quant import Int8ActPerTensorFloat, Int8Bias, Int8WeightPerTensorFloat
 
 CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
     "a misspelt option": (
@@ -24,7 +24,7 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         "unknown option 'bit_width'\n"
         "  at QuantConv2d\n"
         "  it is no argument of the layer, and options of its quantizers start with weight_*, bias_*, input_*, output_*\n"
-        "  Did you mean 'bias_bit_width' or 'input_bit_width' or 'weight_bit_width'?",
+        "  Did you mean 'weight_bit_width' or 'weight_bit_width_impl'?",
     ),
     "an option of a quantizer that is off": (
         lambda: qnn.QuantReLU(act_quant=None, bit_width=4),
@@ -45,10 +45,42 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
     "a proxy of another kind": (
         lambda: qnn.QuantLinear(3, 2, bias_quant=qnn.QuantLinear(3, 2).weight_quant),
         ConfigurationError,
-        "bias_quant is the proxy of weight quantization\n"
+        "bias_quant is a quantizer of the weight\n"
         "  at QuantLinear\n"
-        "  a weight proxy cannot quantize the bias of a layer\n"
-        "  Share the bias_quant of the other layer.",
+        "  the proxy of another layer quantizes a weight, and this one quantizes the bias\n"
+        "  Pass one whose name says Bias, from quant_core.quant.",
+    ),
+    "a quantizer of another kind": (
+        lambda: qnn.QuantLinear(3, 2, weight_quant=Int8ActPerTensorFloat),
+        ConfigurationError,
+        "weight_quant is a quantizer of the activation\n"
+        "  at QuantLinear\n"
+        "  Int8ActPerTensorFloat quantizes activations, and this one quantizes the weight\n"
+        "  Pass one whose name says Weight, from quant_core.quant.",
+    ),
+    "a shared activation with another function": (
+        lambda: qnn.QuantReLU(act_quant=qnn.QuantIdentity().act_quant),
+        ConfigurationError,
+        "the shared quantizer applies no function, this layer ReLU\n"
+        "  at QuantReLU\n"
+        "  the proxy of an activation holds its function as well\n"
+        "  Share it between layers of one type, or share the whole layer by calling it twice.",
+    ),
+    "a misspelt prefix": (
+        lambda: qnn.QuantLinear(3, 2, weigth_bit_width=4),
+        UnusedAttributeError,
+        "unknown option 'weigth_bit_width'\n"
+        "  at QuantLinear\n"
+        "  it is no argument of the layer, and options of its quantizers start with weight_*, bias_*, input_*, output_*\n"
+        "  Did you mean 'weight_bit_width' or 'weight_bit_width_impl' or 'weight_signed'?",
+    ),
+    "a misspelt argument of an activation": (
+        lambda: qnn.QuantReLU(return_quant_tensors=True),
+        UnusedAttributeError,
+        "unknown option 'return_quant_tensors'\n"
+        "  at QuantReLU\n"
+        "  it is no argument of the layer, and options of its quantizers start with input_*, *\n"
+        "  Did you mean 'return_quant_tensor'?",
     ),
     "an option that has no effect": (
         lambda: qnn.QuantIdentity(scaling_per_output_channel=False, per_channel_broadcastable_shape=(1, 3, 1, 1)),
@@ -102,19 +134,45 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
     "a quantized bias without a scale": (
         lambda: qnn.QuantLinear(3, 2, bias_quant=Int8Bias)(torch.zeros(1, 3)),
         InputError,
-        "the bias cannot be quantized without the scale of the layer's input\n"
+        "the bias cannot be quantized\n"
         "  at QuantLinear\n"
-        "  its scale is input scale · weight scale, and one of them is not quantized, or the input per channel\n"
-        "  Set input_quant on this layer, or return_quant_tensor=True on the layer before it.",
+        "  its scale is input scale · weight scale, and the input is a plain tensor\n"
+        "  Set input_quant on this layer, or return_quant_tensor=True on the layer before it; what dropout gives in training, "
+        "and a sum of two scales, must be quantized again.",
+    ),
+    "a quantized bias beside a float weight": (
+        lambda: qnn.QuantLinear(3, 2, weight_quant=None, input_quant=Int8ActPerTensorFloat, bias_quant=Int8Bias)(
+            torch.ones(1, 3)
+        ),
+        InputError,
+        "the bias cannot be quantized\n"
+        "  at QuantLinear\n"
+        "  its scale is input scale · weight scale, and the weight is not quantized\n"
+        "  Set weight_quant, and do not disable it.",
+    ),
+    "a quantized bias behind a per-channel input": (
+        lambda: qnn.QuantLinear(
+            3,
+            2,
+            input_quant=Int8ActPerTensorFloat,
+            input_scaling_per_output_channel=True,
+            input_per_channel_broadcastable_shape=(1, 3),
+            bias_quant=Int8Bias,
+        )(torch.ones(1, 3)),
+        InputError,
+        "the bias cannot be quantized\n"
+        "  at QuantLinear\n"
+        "  its scale is input scale · weight scale, and the input has a scale for each channel\n"
+        "  Quantize the input per tensor.",
     ),
     "an accumulator without a scale": (
         lambda: qnn.QuantLinear(3, 2, return_quant_tensor=True)(torch.zeros(1, 3)),
         InputError,
-        "the output cannot be returned as a quantized tensor\n"
+        "the output cannot be returned as a quantized tensor without an output quantizer\n"
         "  at QuantLinear\n"
-        "  without an output quantizer its scale is input scale · weight scale, and the input or the weight is not quantized "
-        "per tensor\n"
-        "  Set input_quant or output_quant on this layer, or return_quant_tensor=True on the layer before it.",
+        "  its scale is input scale · weight scale, and the input is a plain tensor\n"
+        "  Set input_quant on this layer, or return_quant_tensor=True on the layer before it; what dropout gives in training, "
+        "and a sum of two scales, must be quantized again.",
     ),
     "a per-channel scale on a wrong axis": (
         lambda: qnn.QuantIdentity(scaling_per_output_channel=True, per_channel_broadcastable_shape=(1, 3, 1, 1))(
@@ -143,3 +201,10 @@ def test_a_refused_sharing_leaves_the_first_layer_as_it_was() -> None:
         qnn.QuantLinear(3, 2, weight_quant=layer.weight_quant, weight_bit_width=4)
     assert layer.weight_quant.owners == (layer,)
     assert layer.weight_quant.tensor_quant is quant
+
+
+def test_a_layer_that_cannot_be_built_does_not_join_a_shared_quantizer() -> None:
+    layer = qnn.QuantLinear(3, 2)
+    with pytest.raises(UnusedAttributeError):
+        qnn.QuantLinear(3, 2, weight_quant=layer.weight_quant, bias_quant=Int8Bias, bias_bit_widht=4)
+    assert layer.weight_quant.owners == (layer,)

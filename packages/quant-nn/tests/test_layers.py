@@ -274,3 +274,33 @@ def test_a_relu_and_its_quantizer_keep_two_bytes_per_element() -> None:
         out = layer(x.requires_grad_())
     assert sum(kept.values()) <= 2 * x.numel() + 64
     assert out.requires_grad
+
+
+def test_a_quantized_checkpoint_that_lacks_a_quantizer_is_refused_and_names_it() -> None:
+    first = nn.Sequential(qnn.QuantIdentity(), qnn.QuantLinear(3, 3))
+    longer = nn.Sequential(*first, qnn.QuantReLU())
+    with pytest.raises(RuntimeError, match=r"2\.act_quant\.tensor_quant\.scaling_impl\.value"):
+        nn.Sequential(qnn.QuantIdentity(), qnn.QuantLinear(3, 3), qnn.QuantReLU()).load_state_dict(first.state_dict())
+    reordered = {name.replace("0.", "9."): value for name, value in longer.state_dict().items()}
+    with pytest.raises(RuntimeError, match=r"0\.act_quant\.tensor_quant\.scaling_impl\.value"):
+        longer.load_state_dict({name: v for name, v in reordered.items() if not name.startswith("9.")})
+    longer.load_state_dict({name: v for name, v in longer.state_dict().items() if "quant" not in name})
+
+
+def test_a_shared_activation_quantizer_keeps_what_it_has_learned() -> None:
+    first = qnn.QuantIdentity(collect_stats_steps=1)
+    first(torch.randn(10))
+    scale = first.act_quant.scale()
+    second = qnn.QuantIdentity(act_quant=first.act_quant)
+    assert torch.equal(second.act_quant.scale(), scale)
+
+
+def test_training_compiles_for_a_smaller_last_batch() -> None:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    net = nn.Sequential(qnn.QuantLinear(6, 5), qnn.QuantReLU(collect_stats_steps=3))
+    twin = copy.deepcopy(net)
+    compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
+    for size in (8, 8, 5, 8, 3):
+        x = torch.randn(size, 6)
+        assert torch.allclose(compiled(x), net(x), atol=1e-6)

@@ -169,3 +169,13 @@ def test_a_shared_statistic_is_one_over_all_weights() -> None:
     assert StatsFromParameterScaling(AbsMax(), (one, other))(one.weight) == joined.max()
     per_channel = StatsFromParameterScaling(AbsMax(PerChannel(0)), (one, other))(one.weight)
     assert torch.equal(per_channel, joined.amax(1, keepdim=True))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_a_batch_that_is_not_finite_spoils_no_scale(bad: float, step: int) -> None:
+    scaling = collecting(4)
+    for number, batch in enumerate(BATCHES):
+        scaling(torch.full((2,), bad) if number == step else batch)
+    assert torch.isfinite(scaling.value)
+    assert scaling.collected.count == 4

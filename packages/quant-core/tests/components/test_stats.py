@@ -55,9 +55,39 @@ def test_abs_max_per_channel_is_that_of_each_slice() -> None:
 
 def test_the_shape_of_a_scale_tells_its_granularity() -> None:
     assert granularity_of(()) == PerTensor()
-    assert granularity_of((1, 16, 1, 1)) == PerChannel(1)
-    assert granularity_of((1, 1, 1, 1)) == PerChannel(1)
-    assert granularity_of((1,)) == PerChannel(0)
+    assert granularity_of((1, 16, 1, 1)) == PerChannel(-3)
+    assert granularity_of((16, 1, 1)) == PerChannel(-3)
+    assert granularity_of((16,)) == PerChannel(-1)
+    assert granularity_of((1, 1, 1, 1)) == PerTensor()
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (3, 1, 1)])
+def test_an_axis_counted_from_the_last_is_the_same_in_every_spelling(shape: tuple[int, ...]) -> None:
+    x = torch.randn(2, 3, 4, 5)
+    assert torch.equal(AbsMax(granularity_of(shape))(x), AbsMax(PerChannel(1))(x))
+
+
+def test_an_empty_tensor_has_no_statistic() -> None:
+    with pytest.raises(InputError) as caught:
+        AbsPercentile()(torch.zeros(0, 3))
+    assert str(caught.value) == (
+        "a tensor of shape (0, 3) has no statistic\n"
+        "  it holds no element, and the scale is computed from its values\n"
+        "  Leave empty batches out while statistics are collected."
+    )
+
+
+def test_the_percentile_compiles_for_batches_of_any_size() -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(AbsPercentile(), fullgraph=True, backend="aot_eager")
+    for size in (8, 8, 5, 3, 700):
+        x = torch.randn(size, 11, requires_grad=True)
+        twin = x.detach().clone().requires_grad_()
+        found, wanted = compiled(x), AbsPercentile()(twin)
+        assert torch.equal(found, wanted)
+        found.backward()
+        wanted.backward()
+        assert torch.equal(x.grad, twin.grad)
 
 
 def test_a_scale_with_two_large_axes_is_refused() -> None:
@@ -75,7 +105,7 @@ def test_a_tensor_without_the_axis_is_refused() -> None:
         AbsMax(PerChannel(2))(torch.zeros(3, 4))
     assert str(caught.value) == (
         "a tensor of shape (3, 4) cannot be quantized per channel along axis 2\n"
-        "  the tensor has 2 axes, numbered from 0\n"
+        "  the tensor has 2 axes\n"
         "  Quantize per tensor, or state a per_channel_broadcastable_shape that fits the tensor."
     )
 

@@ -94,7 +94,7 @@ REFUSALS: list[tuple[Callable[[], object], type[QuantError], str]] = [
         lambda: ConstBitWidth(2.5),
         ConfigurationError,
         "bit_width=2.5 is not a bit width\n"
-        "  a constant bit width is a whole number of at least 1\n"
+        "  a constant bit width is a whole number from 1 to 32\n"
         "  Set bit_width to a number such as 4 or 8.",
     ),
     (
@@ -115,6 +115,27 @@ REFUSALS: list[tuple[Callable[[], object], type[QuantError], str]] = [
         "zero_point_init=0.5 is not an integer\n"
         "  a zero-point is the integer that stands for 0, so that 0 is represented exactly\n"
         "  Round it, for example to the number of steps between the lowest level and 0.",
+    ),
+    (
+        lambda: ConstBitWidth(33),
+        ConfigurationError,
+        "bit_width=33 is not a bit width\n"
+        "  a constant bit width is a whole number from 1 to 32\n"
+        "  Set bit_width to a number such as 4 or 8.",
+    ),
+    (
+        lambda: IntQuant(ConstScaling(1.0), ConstBitWidth(4), signed=False, zero_point_impl=ConstZeroPoint(16)),
+        ConfigurationError,
+        "zero_point_init is out of range\n"
+        "  the integers lie from 0 to 15, the zero-points from 16 to 16\n"
+        "  Choose zero-points among the integers of the quantizer.",
+    ),
+    (
+        lambda: IntQuant(ConstScaling(1.0), ConstBitWidth(4), signed=True)(torch.tensor([1, 2])),
+        InputError,
+        "a tensor of torch.int64 cannot be quantized\n"
+        "  quantization rounds real numbers, and the result has the dtype of the tensor\n"
+        "  Convert it first: x.float(), for images usually x.float() / 255.",
     ),
     (
         lambda: QuantDelay(-1),

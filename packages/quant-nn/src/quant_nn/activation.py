@@ -6,10 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from quant_core.errors import ConfigurationError
+from quant_core.proxies import ActQuantProxyFromInjector
 from quant_core.quant import Int8ActPerTensorFloat, Uint8ActPerTensorFloat
 from quant_core.tensor import QuantTensor
 from quant_nn.options import split_options
-from quant_nn.weight_layer import Quantizer, build_proxy
+from quant_nn.quantizers import Quantizer, build_proxy
 
 
 class QuantActivation(nn.Module):
@@ -23,6 +25,7 @@ class QuantActivation(nn.Module):
 
     Raises:
         UnusedAttributeError: for an option that nothing reads.
+        ConfigurationError: when a shared proxy applies another function, or the quantizer is none of activations.
     """
 
     act_impl: type[nn.Module] | None = None
@@ -40,8 +43,23 @@ class QuantActivation(nn.Module):
         self.input_quant = build_proxy(self, input_quant, "input_", found["input_"])
         if self.act_impl is not None and isinstance(act_quant, type):
             found[""]["act_impl"] = self.act_impl
+        self._check_shared(act_quant)
         self.act_quant = build_proxy(self, act_quant, "", found[""])
         self.float_impl = (self.act_impl or nn.Identity)() if act_quant is None else None
+
+    def _check_shared(self, act_quant: Quantizer) -> None:
+        """A shared proxy computes the activation function of the layer that it came from."""
+        if not isinstance(act_quant, ActQuantProxyFromInjector):
+            return
+        function, own = type(act_quant.act_impl), self.act_impl or type(None)
+        if function is not own:
+            names = [kind.__name__ if kind is not type(None) else "no function" for kind in (function, own)]
+            raise ConfigurationError(
+                f"the shared quantizer applies {names[0]}, this layer {names[1]}",
+                where=type(self).__name__,
+                why="the proxy of an activation holds its function as well",
+                fix="Share it between layers of one type, or share the whole layer by calling it twice.",
+            )
 
     def forward(self, input: Tensor | QuantTensor) -> Tensor | QuantTensor:
         """Float tensor or ``QuantTensor`` of any shape; returns the same shape."""

@@ -7,11 +7,11 @@ quantizer. Nothing is swallowed: an option that belongs to no quantizer, or to o
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from quant_core.errors import UnusedAttributeError, did_you_mean
+from quant_core.errors import UnusedAttributeError, did_you_mean, nearest
 
 
 def split_options(
@@ -33,7 +33,7 @@ def split_options(
     found: dict[str, dict[str, Any]] = {prefix: {} for prefix in quantizers}
     for name, option in options.items():
         prefix = max((p for p in quantizers if name.startswith(p)), key=len, default=None)
-        if prefix is None:
+        if prefix is None or (not prefix and _is_misspelt_argument(layer, name, quantizers[prefix])):
             raise _unknown(layer, name, quantizers)
         if quantizers[prefix] is None:
             raise UnusedAttributeError(
@@ -47,6 +47,20 @@ def split_options(
     return found
 
 
+def _is_misspelt_argument(layer: type, name: str, quantizer: object | None) -> bool:
+    """Whether an option without prefix is nearer to an argument of the layer than to an option of its quantizer."""
+    arguments = [word for word in inspect.signature(layer).parameters if word != "options"]
+    known = [word for word in dir(quantizer) if not word.startswith("_")]
+    return name not in known and nearest(name, [*arguments, *known], most=1)[:1] in [[word] for word in arguments]
+
+
+def _option_names(quantizers: Mapping[str, object | None]) -> Iterator[str]:
+    """The options of all quantizers, with their prefixes."""
+    for prefix, quantizer in quantizers.items():
+        if isinstance(quantizer, type):
+            yield from (f"{prefix}{name}" for name in dir(quantizer) if not name.startswith("_"))
+
+
 def _unknown(layer: type, name: str, quantizers: Mapping[str, object | None]) -> UnusedAttributeError:
     own = [p for p in inspect.signature(layer).parameters if p not in ("self", "kwargs", "options")]
     prefixes = ", ".join(f"{prefix}*" for prefix in quantizers)
@@ -54,5 +68,5 @@ def _unknown(layer: type, name: str, quantizers: Mapping[str, object | None]) ->
         f"unknown option {name!r}",
         where=layer.__name__,
         why=f"it is no argument of the layer, and options of its quantizers start with {prefixes}",
-        fix=did_you_mean(name, [*own, *(f"{p}{name}" for p in quantizers), *(f"{p}quant" for p in quantizers)]),
+        fix=did_you_mean(name, [*own, *_option_names(quantizers)]),
     )

@@ -12,53 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant_core.errors import ConfigurationError, InputError
-from quant_core.inject import Injector
+from quant_core.errors import InputError
 from quant_core.proxies import QuantProxy
 from quant_core.tensor import QuantTensor, accumulator_bit_width
 from quant_nn.options import split_options
-
-Quantizer = type[Injector] | QuantProxy | None
-"""What a layer takes as a quantizer: an injector, the proxy of another layer to share, or nothing."""
-
-
-def build_proxy(layer: nn.Module, quantizer: Quantizer, prefix: str, options: dict[str, Any]) -> QuantProxy | None:
-    """The proxy of a layer: built from an injector with options, or shared with the layer that it came from.
-
-    Raises:
-        ConfigurationError: when options are given for a shared proxy, or the quantizer is neither.
-    """
-    if quantizer is None:
-        return None
-    if isinstance(quantizer, QuantProxy):
-        if options:
-            names = ", ".join(f"{prefix}{name}" for name in options)
-            raise ConfigurationError(
-                f"a shared quantizer takes no options, got {names}",
-                where=type(layer).__name__,
-                why=f"{prefix}quant is the proxy of another layer, which has its options already",
-                fix="Set the options on the first layer, or pass the quantizer class to both.",
-            )
-        wanted = {"weight_": "weight", "bias_": "bias"}.get(prefix, "activation")
-        if quantizer.kind not in ("", wanted):
-            raise ConfigurationError(
-                f"{prefix or 'act_'}quant is the proxy of {quantizer.kind} quantization",
-                where=type(layer).__name__,
-                why=f"a {quantizer.kind} proxy cannot quantize the {wanted} of a layer",
-                fix=f"Share the {prefix or 'act_'}quant of the other layer.",
-            )
-        quantizer.add_owner(layer)
-        return quantizer
-    if not (isinstance(quantizer, type) and issubclass(quantizer, Injector)):
-        raise ConfigurationError(
-            f"{prefix or 'act_'}quant={quantizer!r} is not a quantizer",
-            where=type(layer).__name__,
-            why="a quantizer is a subclass of quant_core.inject.Injector, or the proxy of another layer",
-            fix="Pass a class such as quant_core.quant.Int8WeightPerTensorFloat, without calling it.",
-        )
-    configured = quantizer.let(**options) if options else quantizer
-    proxy: QuantProxy = configured.proxy_class(layer, configured, prefix)
-    return proxy
+from quant_nn.quantizers import Quantizer, build_proxy
 
 
 class QuantWeightLayer(nn.Module):
@@ -92,8 +50,9 @@ class QuantWeightLayer(nn.Module):
         absent = {} if self._parameters["bias"] is not None else {"bias_": "this layer has no bias"}
         sorted_options = split_options(type(self), options, quantizers, absent)
         self.return_quant_tensor = return_quant_tensor
-        for prefix, quantizer in quantizers.items():
-            setattr(self, f"{prefix}quant", build_proxy(self, quantizer, prefix, sorted_options[prefix]))
+        # Shared proxies come last, so that a layer that cannot be built does not become an owner of one.
+        for prefix in sorted(quantizers, key=lambda prefix: isinstance(quantizers[prefix], QuantProxy)):
+            setattr(self, f"{prefix}quant", build_proxy(self, quantizers[prefix], prefix, sorted_options[prefix]))
 
     def quant_weight(self) -> QuantTensor | Tensor:
         """The quantized weight; the float one where weight quantization is off."""
@@ -115,6 +74,8 @@ class QuantWeightLayer(nn.Module):
         scale = self._accumulator_scale(x, weight)
         bias: Tensor | QuantTensor | None = self._parameters["bias"]
         if bias is not None and self.bias_quant is not None:
+            if scale is None and self.bias_quant.is_quant_enabled:
+                raise self._no_scale("the bias cannot be quantized", x, weight)
             bias = self.bias_quant(bias, scale)
         out = self._operation(_value(x), _value(weight), None if bias is None else _value(bias))
         if self.output_quant is not None:
@@ -144,6 +105,22 @@ class QuantWeightLayer(nn.Module):
             return None
         return x.scale.reshape(()) * weight.scale.reshape(() if weight.scale.numel() == 1 else (-1,))
 
+    def _no_scale(self, what: str, x: Tensor | QuantTensor, weight: Tensor | QuantTensor) -> InputError:
+        """Why the accumulator has no scale."""
+        if not isinstance(weight, QuantTensor):
+            reason, fix = "the weight is not quantized", "Set weight_quant, and do not disable it."
+        elif not isinstance(x, QuantTensor):
+            reason = "the input is a plain tensor"
+            fix = (
+                "Set input_quant on this layer, or return_quant_tensor=True on the layer before it; what dropout gives in "
+                "training, and a sum of two scales, must be quantized again."
+            )
+        else:
+            reason, fix = "the input has a scale for each channel", "Quantize the input per tensor."
+        return InputError(
+            what, where=type(self).__name__, why=f"its scale is input scale · weight scale, and {reason}", fix=fix
+        )
+
     def _accumulator(
         self,
         out: Tensor,
@@ -153,12 +130,8 @@ class QuantWeightLayer(nn.Module):
         scale: Tensor | None,
     ) -> QuantTensor:
         if scale is None or not (isinstance(x, QuantTensor) and isinstance(weight, QuantTensor)):
-            raise InputError(
-                "the output cannot be returned as a quantized tensor",
-                where=type(self).__name__,
-                why="without an output quantizer its scale is input scale · weight scale, and the input or the weight is not "
-                "quantized per tensor",
-                fix="Set input_quant or output_quant on this layer, or return_quant_tensor=True on the layer before it.",
+            raise self._no_scale(
+                "the output cannot be returned as a quantized tensor without an output quantizer", x, weight
             )
         bit_width = accumulator_bit_width(x, weight, terms=self._terms())
         zero_point = torch.zeros_like(scale)

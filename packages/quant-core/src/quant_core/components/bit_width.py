@@ -25,7 +25,7 @@ class ConstBitWidth(BitWidth):
     """A bit width that is fixed.
 
     Args:
-        bit_width: a whole number of at least 1.
+        bit_width: a whole number from 1 to 32.
 
     Raises:
         ConfigurationError: for anything else.
@@ -38,10 +38,15 @@ class ConstBitWidth(BitWidth):
 
     def __init__(self, bit_width: float) -> None:
         super().__init__()
-        if isinstance(bit_width, bool) or not isinstance(bit_width, int | float) or bit_width < 1 or bit_width % 1:
+        if (
+            isinstance(bit_width, bool)
+            or not isinstance(bit_width, int | float)
+            or not 1 <= bit_width <= 32
+            or bit_width % 1
+        ):
             raise ConfigurationError(
                 f"bit_width={bit_width!r} is not a bit width",
-                why="a constant bit width is a whole number of at least 1",
+                why="a constant bit width is a whole number from 1 to 32",
                 fix="Set bit_width to a number such as 4 or 8.",
             )
         self.constant = float(bit_width)

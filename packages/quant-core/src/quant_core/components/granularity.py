@@ -38,7 +38,7 @@ class PerTensor:
 
 @dataclass(frozen=True, slots=True)
 class PerChannel:
-    """One scale for each index along ``axis``; its shape is 1 everywhere else."""
+    """One scale for each index along ``axis`` (negative: counted from the last); its shape is 1 everywhere else."""
 
     axis: int
 
@@ -51,37 +51,39 @@ class PerChannel:
         >>> PerChannel(1).rows(__import__("torch").zeros(2, 3, 4)).shape
         torch.Size([3, 8])
         """
-        self._check(x)
-        return x.movedim(self.axis, 0).reshape(x.shape[self.axis], -1)
+        axis = self._in(x)
+        return x.movedim(axis, 0).reshape(x.shape[axis], -1)
 
     def scale_shape(self, x: Tensor) -> tuple[int, ...]:
         """The shape of a scale for ``x``, for example ``(1, C, 1, 1)``."""
-        self._check(x)
-        return tuple(size if index == self.axis else 1 for index, size in enumerate(x.shape))
+        axis = self._in(x)
+        return tuple(size if index == axis else 1 for index, size in enumerate(x.shape))
 
-    def _check(self, x: Tensor) -> None:
-        if not 0 <= self.axis < x.dim():
+    def _in(self, x: Tensor) -> int:
+        axis = self.axis if self.axis >= 0 else x.dim() + self.axis
+        if not 0 <= axis < x.dim():
             raise InputError(
                 f"a tensor of shape {tuple(x.shape)} cannot be quantized per channel along axis {self.axis}",
-                why=f"the tensor has {x.dim()} axes, numbered from 0",
+                why=f"the tensor has {x.dim()} axes",
                 fix="Quantize per tensor, or state a per_channel_broadcastable_shape that fits the tensor.",
             )
+        return axis
 
 
 Granularity = PerTensor | PerChannel
 
 
 def granularity_of(scale_shape: Sequence[int]) -> Granularity:
-    """The granularity that a scale of this shape has.
+    """The granularity that a scale of this shape has; as it is broadcast, its axes are counted from the last.
 
     Raises:
         ConfigurationError: when more than one axis is larger than 1.
 
     >>> granularity_of(()), granularity_of((1, 16, 1, 1))
-    (PerTensor(), PerChannel(axis=1))
+    (PerTensor(), PerChannel(axis=-3))
     """
     shape = tuple(scale_shape)
-    if len(shape) == 0:
+    if all(size == 1 for size in shape):
         return PerTensor()
     axes = [index for index, size in enumerate(shape) if size != 1]
     if len(axes) > 1:
@@ -90,4 +92,4 @@ def granularity_of(scale_shape: Sequence[int]) -> Granularity:
             why=f"axes {axes} are larger than 1, and a per-channel scale has one such axis",
             fix="Use () per tensor or, for example, (1, channels, 1, 1) per channel.",
         )
-    return PerChannel(axes[0] if axes else min(1, len(shape) - 1))
+    return PerChannel(axes[0] - len(shape))

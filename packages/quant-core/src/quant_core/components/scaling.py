@@ -194,7 +194,8 @@ class ParameterFromRuntimeStatsScaling(Scaling):
         if not self.reads_input:
             return self._learned()
         check_fits(x, self.value)
-        statistic = _at_least(self.scaling_stats_impl(x), self.scaling_min_val)
+        # The scale may have fewer axes than the statistic, as long as it is broadcast to the same elements.
+        statistic = _at_least(self.scaling_stats_impl(x).reshape(self.value.shape), self.scaling_min_val)
         if not torch.compiler.is_compiling():
             self._follow(statistic.detach())
             return statistic
@@ -213,6 +214,7 @@ class ParameterFromRuntimeStatsScaling(Scaling):
             weight = self.scaling_stats_momentum
             average = self.value * (1 - weight) + statistic * weight
             followed = torch.where(self.collected.count == 0, statistic, average)
+            followed = torch.where(torch.isfinite(followed), followed, self.value)  # one bad batch spoils no scale
             self.value.copy_(followed if unless is None else torch.where(unless, self.value, followed))
         self.collected.advance()
 

@@ -162,6 +162,4 @@ def _to_element(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
 
 _library.impl("abs_percentile", _abs_percentile, "CompositeExplicitAutograd")
 torch.library.register_fake("quant_core::abs_percentile", _abs_percentile_shapes, lib=_library)
-torch.library.register_autograd(
-    "quant_core::abs_percentile", _to_element, setup_context=_keep_index, lib=_library
-)
+torch.library.register_autograd("quant_core::abs_percentile", _to_element, setup_context=_keep_index, lib=_library)

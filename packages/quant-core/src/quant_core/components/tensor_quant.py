@@ -14,7 +14,7 @@ from quant_core.components.bit_width import BitWidth, ConstBitWidth
 from quant_core.components.delay import QuantDelay
 from quant_core.components.fit import check_fits
 from quant_core.components.scaling import Scaling
-from quant_core.components.zero_point import ZeroPoint, ZeroZeroPoint
+from quant_core.components.zero_point import ConstZeroPoint, ZeroPoint, ZeroZeroPoint
 from quant_core.errors import ConfigurationError
 from quant_core.ops import ClampGradient, integer_range, quantize_binary, quantize_int, tensor_clamp
 from quant_core.ops.rounding import check_rounding_mode
@@ -90,6 +90,7 @@ class IntQuant(TensorQuant):
         self.narrow_range = narrow_range
         self.rounding_mode = check_rounding_mode(rounding_mode)
         self.clamp_gradient: ClampGradient = clamp_gradient
+        self._check_zero_point()
         self.delay = QuantDelay(quant_delay_steps)
         self.symmetric = self.zero_point_impl.constant == 0
         self.zero_on_grid = True
@@ -120,6 +121,20 @@ class IntQuant(TensorQuant):
             rectify=rectify,
         )
         return self.delay(x, value), scale, zero_point, bit_width
+
+    def _check_zero_point(self) -> None:
+        bits = self.bit_width_impl.constant
+        if bits is None or not isinstance(self.zero_point_impl, ConstZeroPoint):
+            return
+        low, high = integer_range(bits, signed=self.signed, narrow_range=self.narrow_range)
+        zero_point = self.zero_point_impl.zero_point
+        if bool(torch.any((zero_point < low) | (zero_point > high))):
+            raise ConfigurationError(
+                "zero_point_init is out of range",
+                why=f"the integers lie from {low:g} to {high:g}, the zero-points from {zero_point.min().item():g} to "
+                f"{zero_point.max().item():g}",
+                fix="Choose zero-points among the integers of the quantizer.",
+            )
 
     def _bits(self, bit_width: Tensor) -> Tensor | float:
         return bit_width if self.bit_width_impl.constant is None else self.bit_width_impl.constant

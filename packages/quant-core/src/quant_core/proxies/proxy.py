@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from quant_core.components import TensorQuant
 from quant_core.errors import ConfigurationError
 from quant_core.inject import Injector, assemble
+from quant_core.proxies.loading import current_load
 from quant_core.tensor import GridOrigin, QuantTensor
 
 _ROOTS: Mapping[str, bool] = {"tensor_quant": True, "signed": False, "narrow_range": False}
@@ -70,6 +71,8 @@ class QuantProxy(nn.Module):
         if any(owner is quant_layer for owner in self._owners):
             return
         self._owners.append(quant_layer)
+        if not self.rebuilds_on_load:
+            return  # nothing of it depends on the layer, and what it has learned is kept
         try:
             self.init_tensor_quant()
         except BaseException:
@@ -179,12 +182,16 @@ class QuantProxy(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Build the quantizer again for the weights just loaded; a float checkpoint may leave its parameters out."""
+        """Build the quantizer again for the weights just loaded; a float checkpoint holds none."""
         if self.rebuilds_on_load:
             self.init_tensor_quant()
-        if not any(key.startswith(prefix) for key in state_dict):
-            # A float checkpoint: the children find their present values instead of reporting missing keys.
-            state_dict.update(self.state_dict(prefix=prefix))
+        own = self.state_dict(prefix=prefix)
+        if own:
+            load = current_load(missing_keys)
+            if any(key.startswith(prefix) for key in state_dict):
+                load.found_quantizer()
+            elif load.may_leave_out(list(own)):
+                state_dict.update(own)  # the children find their present values instead of reporting missing keys
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
