@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from quant_core.errors import ArtifactError
 
+_PREFIX: Final = ".quant-"  # fixed, so that a temporary name is not longer than the file system takes
+_KINDS: Final = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
 
 def check_writable(path: Path) -> None:
-    """Find out before any work whether a file can be written there.
+    """Find out before any work whether a file can be written there; a symbolic link stands for the file that it leads to.
 
     Raises:
-        ArtifactError: when the directory does not exist or cannot be written to, or the path is a directory.
+        ArtifactError: when the directory does not exist or cannot be written to, or the path is a directory, a pipe, a socket or
+            a device.
     """
-    parent = path.parent
-    if path.is_dir():
+    real = _real(path)
+    parent = real.parent
+    if os.path.isdir(real):
         reason, fix = "it is a directory", f"Give a file name, for example {path / 'model.onnx'}."
-    elif not parent.is_dir():
+    elif os.path.islink(real):
+        reason, fix = "it is a symbolic link that leads back to itself", "Remove the link, or give another file name."
+    elif os.path.exists(real) and not os.path.isfile(real):
+        kind = _KINDS.get(stat.S_IFMT(os.stat(real).st_mode), "no regular file")
+        reason, fix = f"it is {kind}, which a file cannot replace", "Give the name of a regular file, or of a new one."
+    elif not os.path.isdir(parent):
         reason, fix = f"{parent} is not a directory", f"Create it first: mkdir -p {parent}"
     elif not os.access(parent, os.W_OK):
         reason, fix = f"{parent} is not writable for this user", "Choose another directory, or change its permissions."
@@ -30,28 +48,41 @@ def check_writable(path: Path) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` in one step: a reader finds the old file or the new one, and a failure leaves the old one.
 
+    A symbolic link stays, and the file that it leads to is written. Nothing else is left behind, also when the user interrupts.
+
     Raises:
         ArtifactError: when the file cannot be written.
     """
     check_writable(path)
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-            temporary = stream.name
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        _replace(_real(path), content)
     except OSError as failure:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
         raise ArtifactError(
             f"cannot write {path.name!r}",
             where=str(path),
             why=f"{type(failure).__name__}: {failure.strerror or failure}",
             fix="Check the free space and the permissions of the directory; the file there before is unchanged.",
         ) from failure
+
+
+def _replace(real: Path, content: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=real.parent, prefix=_PREFIX)
+    try:
+        with open(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, real)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _real(path: Path) -> Path:
+    """The file that is written: a path as it was given, unless it is a symbolic link."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path
 
 
 def _umask() -> int:
