@@ -135,3 +135,22 @@ def test_an_input_that_is_returned_keeps_its_name(write: Callable[..., Any]) -> 
     onnx.checker.check_model(file.onnx, full_check=True)
     for ours, theirs in zip(net(x), file.artifact.run(x), strict=True):
         close(ours, theirs)
+
+
+class Swapped(nn.Module):
+    """Outputs under the names of inputs."""
+
+    def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return {"y": x + 1, "x": y, "x_1": x * y}
+
+
+def test_outputs_never_have_the_names_of_inputs(write: Callable[..., Any]) -> None:
+    net, args = Swapped(), (torch.randn(3, 4), torch.randn(3, 4))
+    file = write(net, *args)
+    assert [value.name for value in file.onnx.graph.input] == ["x", "y"]
+    assert [value.name for value in file.onnx.graph.output] == ["y_1", "x_1", "x_1_1"]
+    onnx.checker.check_model(file.onnx, full_check=True)
+    ours, theirs = net(*args), file.artifact.run(*args)
+    assert list(theirs) == ["y", "x", "x_1"]
+    for name, value in ours.items():
+        close(value, theirs[name])

@@ -128,6 +128,50 @@ def test_an_operation_without_an_onnx_operator_is_named_with_its_place() -> None
     assert fix == "  Replace the operation, or keep it out of the exported part of the model."
 
 
+class Decomposed(nn.Module):
+    """An operation that torch replaces by others before it looks for ONNX operators."""
+
+    def __init__(self, operation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.operation = operation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operation(x)
+
+
+@pytest.mark.parametrize(
+    ("operation", "namespace", "name"),
+    [(torch.lgamma, "prims", "lgamma"), (torch.linalg.svdvals, "aten", "_linalg_svd")],
+)
+def test_an_operation_that_torch_decomposes_is_named_with_its_place(
+    operation: Callable[[Tensor], Tensor], namespace: str, name: str
+) -> None:
+    net = nn.Sequential(nn.ReLU(), Decomposed(operation))
+    assert message(UnsupportedError, lambda: lower(capture(net, (torch.ones(2, 2),)), "qcdq")) == (
+        f"target 'qcdq' cannot lower {namespace}.{name}.default\n"
+        f"  at 1 ({__name__}.Decomposed)\n"
+        f"  torch's ONNX exporter refuses it: No ONNX function found for <OpOverload(op='{namespace}.{name}', "
+        "overload='default')>. Failure message: No decompositions registered for the real-valued input\n"
+        "  Replace the operation, or keep it out of the exported part of the model."
+    )
+
+
+class WithNumbers(nn.Module):
+    """Returns more than tensors."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, int, None]:
+        return x + 1, 3, None
+
+
+def test_outputs_that_are_no_tensors_are_refused() -> None:
+    assert message(UnsupportedError, lambda: lower(capture(WithNumbers(), (torch.ones(2),)), "qcdq")) == (
+        "target 'qcdq' cannot lower what the model returns: output 1 is 3 (int), output 2 is None (NoneType)\n"
+        f"  at the model ({__name__}.WithNumbers)\n"
+        "  an ONNX file returns tensors\n"
+        "  Return tensors only from the exported model."
+    )
+
+
 @pytest.mark.parametrize("opset", [17, 22, "18"])
 def test_an_opset_that_it_cannot_write(opset: object) -> None:
     program = capture(nn.ReLU(), (torch.zeros(2),))

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import fx
 from torch.export import ExportedProgram
 
 from quant_core.errors import UnsupportedError
 from quant_core.export.onnx.naming import MARK, tidy
+from quant_core.export.onnx.optimize import optimize
 from quant_core.export.program import Program
 from quant_core.export.quiet import quiet
 
@@ -49,8 +51,10 @@ def to_onnx(
         The bytes of the file, and the name of the ONNX value of each quantizer by the quantizer's name.
 
     Raises:
-        UnsupportedError: when torch's exporter has no ONNX operator for an op of the model.
+        UnsupportedError: when the model returns something else than tensors, or torch's exporter has no ONNX operator for an op
+            of it.
     """
+    _check_outputs(program, target)
     with quiet():
         try:
             converted = torch.onnx.export(
@@ -59,12 +63,13 @@ def to_onnx(
                 opset_version=opset,
                 custom_translation_table=dict(translations),
                 verbose=False,
-                optimize=True,
+                optimize=False,
             )
         except torch.onnx.OnnxExporterError as failure:
-            raise _unsupported(program, failure, target) from failure
-    assert converted is not None
-    model = converted.model
+            raise _unsupported(program, exported, failure, target) from failure
+        assert converted is not None
+        model = converted.model
+        optimize(model)
     model.ir_version = IR_VERSION
     model.producer_name = producer
     model.producer_version = None
@@ -73,8 +78,23 @@ def to_onnx(
     return content, names
 
 
-def _unsupported(program: Program, failure: Exception, target: str) -> UnsupportedError:
-    """Which op torch's exporter stopped at: its report names the node as it stands in the program."""
+def _check_outputs(program: Program, target: str) -> None:
+    others = [
+        f"output {number} is {value!r} ({type(value).__name__})"
+        for number, value in enumerate(program.outputs)
+        if not isinstance(value, fx.Node)
+    ]
+    if others:
+        raise UnsupportedError(
+            f"target {target!r} cannot lower what the model returns: {', '.join(others)}",
+            where=str(program.where(program.graph.output_node())),
+            why="an ONNX file returns tensors",
+            fix="Return tensors only from the exported model.",
+        )
+
+
+def _unsupported(program: Program, exported: ExportedProgram, failure: Exception, target: str) -> UnsupportedError:
+    """Which op torch's exporter stopped at: its report names the node as it stands after its own decompositions."""
     reports = []
     cause: BaseException | None = failure
     while cause is not None:
@@ -83,11 +103,32 @@ def _unsupported(program: Program, failure: Exception, target: str) -> Unsupport
     text = "\n".join(reports)
     found = re.search(r"call_function\[target=torch\.ops\.([\w.]+)\]", text)
     op = found.group(1) if found else "an operation"
-    nodes = [node for node in program.graph.nodes if str(node.target) == op]
+    node = (_find(program.graph, op) or _find_decomposed(exported, op)) if found else None
     reason = next((line for line in reports[-1].splitlines() if line.strip()), type(failure).__name__)
     return UnsupportedError(
         f"target {target!r} cannot lower {op}",
-        where=str(program.where(nodes[0])) if nodes else None,
+        where=str(program.where(node)) if node else None,
         why=f"torch's ONNX exporter refuses it: {reason.strip()}",
         fix="Replace the operation, or keep it out of the exported part of the model.",
     )
+
+
+def _find(graph: fx.Graph, op: str) -> fx.Node | None:
+    return next((node for node in graph.nodes if str(node.target) == op), None)
+
+
+def _find_decomposed(exported: ExportedProgram, op: str) -> fx.Node | None:
+    """The first node of an op that stands in the graph only after decompositions.
+
+    Torch's exporter takes some of all that torch has; what it stopped at is what the standard ones leave, or else all of them.
+    """
+    for table in (None, dict(torch._decomp.decomposition_table)):
+        with quiet():
+            try:
+                decomposed = exported.run_decompositions(table)
+            except Exception:  # the error that is being explained matters more than its place
+                continue
+        node = _find(decomposed.graph, op)
+        if node is not None:
+            return node
+    return None

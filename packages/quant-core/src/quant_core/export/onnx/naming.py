@@ -2,8 +2,10 @@
 
 - nodes and their values: module path and operator, ``features.0/Conv``;
 - results of activation quantizers: the path of the quantizer, ``relu1.act_quant``;
-- initializers: qualified names, ``conv1.weight``; those that a node needs besides, after the node: ``Reshape/shape``;
-- inputs: the arguments of ``forward``; outputs: ``output``, or their keys or numbers where there are several;
+- initializers: qualified names, ``conv1.weight``, ``relu1.act_quant.scale``; those that a node needs besides, after the node:
+  ``Reshape/input_1``;
+- inputs: the arguments of ``forward``; outputs: ``output``, or their keys or numbers where there are several, with a number where
+  an input or an initializer has the name;
 - axes of varying size: ``batch`` for the first axis, else the input's name and the number of the axis.
 """
 
@@ -35,9 +37,11 @@ def tidy(model: Any, signature: CallSignature) -> dict[str, str]:
         if value.name not in signature.inputs and value.name.removesuffix("_orig") in signature.inputs:
             value.name = value.name.removesuffix("_orig")
     taken: set[str] = {value.name for value in graph.inputs} | set(graph.initializers)
-    outputs = dict(zip(_output_names(signature), graph.outputs, strict=True))
-    produced = {id(value): name for name, value in outputs.items() if value.producer() is not None}
-    taken |= set(produced.values())
+    produced = {
+        id(value): _free(name, taken)
+        for name, value in zip(_output_names(signature), graph.outputs, strict=True)
+        if value.producer() is not None
+    }
     marked: dict[str, str] = {}
     for node in graph:
         node.name = _free(_node_name(node), taken)
@@ -54,6 +58,7 @@ def tidy(model: Any, signature: CallSignature) -> dict[str, str]:
     _name_helpers(graph, taken)
     _name_axes(graph)
     _drop_metadata(model)
+    _drop_repetitions(graph)
     return marked
 
 
@@ -126,3 +131,11 @@ def _drop_metadata(model: Any) -> None:
     for node in graph:
         for value in node.outputs:
             value.metadata_props.clear()
+
+
+def _drop_repetitions(graph: Any) -> None:
+    """An initializer says its own type and shape; the file need not say them again."""
+    for value in graph.initializers.values():
+        if not value.is_graph_output():
+            value.type = None
+            value.shape = None
