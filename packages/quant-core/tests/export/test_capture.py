@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quant_core.errors import CaptureError, InputError, SpecError
+from quant_core.errors import CaptureError, ConfigurationError, InputError, SpecError
 from quant_core.export import capture, grids
 
 
@@ -253,15 +253,18 @@ def test_weights_that_are_not_finite_are_refused(net: nn.Module, x: Tensor) -> N
     )
 
 
-def test_a_grid_that_the_dialect_does_not_allow_is_refused(parts: dict[str, Any]) -> None:
-    from quant_core.components import ConstZeroPoint
+def test_a_grid_that_the_dialect_does_not_allow_is_refused() -> None:
+    from quant_core.ops import quantize_int
 
-    model = parts["activation"](bit_width=4, zero_point_impl=ConstZeroPoint, zero_point_init=9)
+    class Wrong(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return quantize_int(x, torch.tensor(0.5), 9.0, 4.0, signed=True)
+
     with pytest.raises(SpecError) as caught:
-        capture(nn.Sequential(model), (torch.ones(2),))
+        capture(nn.Sequential(Wrong()), (torch.ones(2),))
     error = str(caught.value).splitlines()
     assert error[0].endswith("breaks the rule 'zero-point is in range' of quant::int")
-    assert error[1].startswith("  at 0.act_quant (")
+    assert error[1].startswith("  at 0 (")
     assert error[2] == "  after folding: a zero-point is an integer from -8 to 7, got values from 9 to 9"
 
 
@@ -292,3 +295,142 @@ def test_what_does_nothing_in_eval_mode_is_dropped(net: nn.Module, x: Tensor) ->
     operations = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert not any("dropout" in operation for operation in operations)
     assert torch.equal(program.run(x), model.eval()(x))
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.add_(1)
+        return x + self.seen
+
+
+def test_a_model_that_changes_its_state_is_refused_and_left_as_it_was() -> None:
+    model = nn.Sequential(Counting())
+    with pytest.raises(CaptureError) as caught:
+        capture(model, (torch.ones(2),))
+    assert str(caught.value) == (
+        "the model changes '0.seen' when it is called\n"
+        "  at Sequential\n"
+        "  aten.add_.Tensor writes into it, so that a second call would compute something else\n"
+        "  Keep the state out of the exported part, or change it in training mode only."
+    )
+    assert model[0].seen == 0
+
+
+def test_a_program_does_not_follow_the_model_afterwards(net: nn.Module, x: Tensor) -> None:
+    model = nn.Sequential(nn.Linear(6, 6), net)
+    program = capture(model, (x,))
+    before = program.run(x)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert torch.equal(program.run(x), before)
+
+
+def test_a_running_delay_is_refused(parts: dict[str, Any]) -> None:
+    model = nn.Sequential(parts["activation"](quant_delay_steps=5))
+    model(torch.randn(3))
+    with pytest.raises(InputError) as caught:
+        capture(model, (torch.randn(3),))
+    assert str(caught.value) == (
+        "quantization has not started yet\n"
+        "  at 0.act_quant\n"
+        "  1 of 5 steps of quant_delay_steps have passed\n"
+        "  Train on, or set quant_delay_steps=0."
+    )
+
+
+def test_a_batch_that_varies_by_name_in_any_order_and_nesting() -> None:
+    class Named(nn.Module):
+        def forward(self, x: Tensor, *more: Tensor, flag: bool = True, y: Tensor, z: Tensor) -> Tensor:
+            return x + sum(more) + y + z
+
+    program = capture(
+        Named(),
+        (torch.ones(2, 3), torch.ones(2, 3), torch.ones(2, 3)),
+        {"z": torch.tensor(1.0), "flag": False, "y": torch.ones(2, 3)},
+        dynamic_shapes="batch",
+    )
+    big = [torch.randn(7, 3) for _ in range(4)]
+    found = program.run(*big[:3], z=torch.tensor(2.0), flag=False, y=big[3])
+    assert torch.allclose(found, sum(big) + 2.0)
+
+
+def test_a_batch_of_one_and_an_unknown_word_are_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        capture(nn.ReLU(), (torch.ones(1, 3),), dynamic_shapes="batch")
+    assert str(caught.value) == (
+        "a batch of 1 cannot stand for batches of any size\n"
+        "  torch.export takes an axis of size 1 as fixed\n"
+        "  Give an example batch of at least 2."
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        capture(nn.ReLU(), (torch.ones(2, 3),), dynamic_shapes="bacth")
+    assert str(caught.value) == (
+        "dynamic_shapes='bacth' is not known\n"
+        "  the only word is 'batch', for axis 0 of every tensor\n"
+        "  Write 'batch', or the axes as torch.export.export takes them."
+    )
+
+
+def test_paths_that_differ_in_dots_only_do_not_collide(parts: dict[str, Any]) -> None:
+    class Names(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a_b = parts["activation"](bit_width=4)
+            self.a = nn.ModuleDict({"b": parts["activation"](bit_width=8)})
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a["b"](self.a_b(x).value).value
+
+    model, x = Names(), torch.randn(5)
+    program = capture(model, (x,))
+    assert torch.equal(program.run(x), model.eval()(x).detach())
+    assert [q.bit_width for q in program.quantizers] == [4, 8]
+
+
+def test_a_number_read_from_a_parameter_is_written_into_the_graph() -> None:
+    class Number(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("factor", torch.tensor(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.factor.item()
+
+    assert torch.equal(capture(Number(), (torch.ones(2),)).run(torch.ones(2)), torch.full((2,), 3.0))
+
+
+def test_the_role_of_a_constant_is_that_of_its_argument(parts: dict[str, Any]) -> None:
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = parts["linear"](3, 3, bit_width=4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.addmm(self.layer.bias, x, self.layer.weight_quant(self.layer.weight).value)
+
+    (quantizer,) = capture(Product(), (torch.ones(2, 3),)).quantizers
+    assert quantizer.role == "weight"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_models_of_other_float_types_are_captured(dtype: torch.dtype, parts: dict[str, Any]) -> None:
+    model = nn.Sequential(parts["activation"](), parts["linear"](6, 5, bit_width=4)).to(dtype)
+    x = torch.randn(4, 6).to(dtype)
+    model(x)
+    found = capture(model, (x,)).run(x)
+    assert found.dtype == dtype
+    assert torch.equal(found, model.eval()(x))
+
+
+def test_a_buffer_that_is_not_a_number_is_refused() -> None:
+    model = nn.BatchNorm1d(3)
+    model.running_mean[1] = float("nan")
+    with pytest.raises(
+        InputError, match=r"^buffer 'running_mean' is not finite\n  at BatchNorm1d\n  1 of its 3 values"
+    ):
+        capture(model, (torch.ones(2, 3),))

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quant_core.errors import VerificationError
-from quant_core.export import capture, export, lower, verify
+from quant_core.errors import InputError, VerificationError
+from quant_core.export import Trace, capture, export, lower, verify
 from quant_core.plugins import Registry
 from quant_core.proxies import ActQuantProxyFromInjector
 from quant_core.quant import Int8ActPerTensorFloat
@@ -105,3 +105,70 @@ def _trained_activation() -> nn.Module:
     proxy = ActQuantProxyFromInjector(nn.Module(), Int8ActPerTensorFloat)
     proxy(torch.randn(10))
     return proxy
+
+
+def test_a_program_that_computes_something_else_than_the_model_is_a_divergence(plugins: Registry) -> None:
+    class TwoFaced(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * (2 if torch.compiler.is_exporting() else 1)
+
+    with pytest.raises(VerificationError) as caught:
+        export(TwoFaced(), (torch.ones(2),), target="listing", plugins=plugins)
+    assert str(caught.value).splitlines()[1:3] == ["  at capture, output 0", "  the first difference is 1"]
+
+
+def test_inputs_that_are_not_finite_prove_nothing(net: nn.Module, x: Tensor, plugins: Registry) -> None:
+    program = capture(net, (x,))
+    with pytest.raises(InputError) as caught:
+        verify(program, lower(program, "listing", plugins=plugins), (x / 0,))
+    assert str(caught.value) == (
+        "example input 0 is not finite\n"
+        "  NaN and infinity compare with nothing, so that a comparison on them would prove nothing\n"
+        "  Compare on inputs such as the model is trained on."
+    )
+
+
+class Constant(nn.Module):
+    def __init__(self, *values: float) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.tensor(values))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0 + self.values
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "equal"),
+    [
+        (Constant(float("-inf"), 1.0), 0.0, True),
+        (Constant(float("-inf"), 1.0), 0.5, False),
+        (Constant(1.0, 1.0), float("nan"), False),
+        (Constant(1.0, 1.0), float("inf"), False),
+    ],
+)
+def test_infinities_equal_themselves_only(model: nn.Module, error: float, equal: bool, plugins: Registry) -> None:
+    program = capture(model, (torch.ones(3, 2),))
+    artifact = lower(program, "listing", plugins=plugins, error=error, at="output")
+    assert verify(program, artifact, (torch.ones(3, 2),)).equal == equal
+
+
+def test_a_large_row_does_not_excuse_an_error_in_a_small_one(plugins: Registry) -> None:
+    program = capture(nn.Identity(), (torch.ones(2, 2),))
+    artifact = lower(program, "listing", plugins=plugins, error=0.01, at="output")
+    assert not verify(program, artifact, (torch.tensor([[1e6, 1e6], [1.0, 1.0]]),)).equal
+
+
+def test_an_output_of_another_shape_is_a_divergence(net: nn.Module, x: Tensor, plugins: Registry) -> None:
+    program = capture(net, (x,))
+    artifact = lower(program, "listing", plugins=plugins)
+    trace = artifact.trace([x])
+    artifact.trace = lambda inputs: Trace(outputs=[o.t() for o in trace.outputs], values=trace.values)
+    report = verify(program, artifact, (x,))
+    assert report.first_divergence.where == "output 0"
+    assert report.max_difference == float("inf")
+
+
+def test_a_model_that_works_in_place_leaves_the_users_inputs_alone(plugins: Registry) -> None:
+    x = torch.tensor([-1.0, 1.0])
+    export(nn.ReLU(inplace=True), (x,), target="listing", plugins=plugins)
+    assert x.tolist() == [-1, 1]

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from quant_core.errors import InputError
 from quant_core.quant import Int8WeightPerTensorFloat
-from quant_nn.weight_layer import Quantizer, QuantWeightLayer
+from quant_nn.quantizers import Quantizer
+from quant_nn.weight_layer import QuantWeightLayer
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from quant_core.errors import InputError
 from quant_core.quant import Int8WeightPerTensorFloat
-from quant_nn.weight_layer import Quantizer, QuantWeightLayer
+from quant_nn.quantizers import Quantizer
+from quant_nn.weight_layer import QuantWeightLayer
 
 
 class QuantLinear(QuantWeightLayer, nn.Linear):  # type: ignore[misc]  # forward takes quantized tensors as well

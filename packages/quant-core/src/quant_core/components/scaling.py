@@ -7,6 +7,7 @@ the tensor that is being quantized and return a positive tensor broadcastable to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +127,7 @@ class StatsFromParameterScaling(Scaling):
 
     def _of_all(self) -> Tensor:
         granularity = self.scaling_stats_impl.granularity
-        weights = [layer.weight for layer in self._sharing]
+        weights: list[Any] = [layer.weight for layer in self._sharing]
         rows = [granularity.rows(weight) for weight in weights]
         if len({row.shape[0] for row in rows}) > 1:
             raise ConfigurationError(

@@ -21,7 +21,7 @@ class ProgramBuilder:
 
     Attributes:
         graph: the new graph as far as it is built.
-        new: old node → new node.
+        new: old node → new node, or a number that stands for it.
     """
 
     def __init__(self, old: ExportedProgram) -> None:
@@ -32,7 +32,7 @@ class ProgramBuilder:
         self._first_input: fx.Node | None = None
         self._fake_mode = _fake_mode(old)
         self.graph = fx.Graph()
-        self.new: dict[fx.Node, fx.Node] = {}
+        self.new: dict[fx.Node, Any] = {}
         self._copy_inputs()
 
     def _copy_inputs(self) -> None:
@@ -55,14 +55,20 @@ class ProgramBuilder:
             candidate = f"{name}_{number}"
         if candidate not in self._tensors:
             with self.graph.inserting_before(self._first_input or next(iter(self.graph.nodes), None)):
-                node = self.graph.placeholder(f"c_{identifier(candidate)}")
+                node = self.graph.placeholder(self._free(f"c_{identifier(candidate)}"))
             node.meta["val"] = self._fake_mode.from_tensor(value, static_shapes=True)
-            self._tensors[candidate] = value.detach()
+            self._tensors[candidate] = value.detach().clone()  # the model may go on changing its own
             self._placeholders[candidate] = node
             kind = InputKind.PARAMETER if isinstance(value, nn.Parameter) else InputKind.BUFFER
             persistent = None if kind is InputKind.PARAMETER else True
             self._specs[node.name] = InputSpec(kind, TensorArgument(name=node.name), candidate, persistent)
         return self._placeholders[candidate]
+
+    def _free(self, name: str) -> str:
+        """Paths that differ in dots and underscores only have one identifier."""
+        while name in self._specs:
+            name = f"{name}_"
+        return name
 
     def copy(self, old: fx.Node, name: str | None = None) -> fx.Node:
         """Copy a node, under another name if one is given."""
@@ -76,7 +82,7 @@ class ProgramBuilder:
         """Put a call in the place of a node; ``args`` and ``kwargs`` hold new nodes."""
         return self._place(old, self.graph.create_node("call_function", target, args, dict(kwargs), name or old.name))
 
-    def insert(self, step: fx.Node, known: Mapping[fx.Node, fx.Node], *, like: fx.Node) -> fx.Node:
+    def insert(self, step: fx.Node, known: Mapping[fx.Node, Any], *, like: fx.Node) -> fx.Node:
         """Copy a node of another graph, with the origin of a node of the old one."""
         new = self.graph.node_copy(step, known.__getitem__)
         new.meta = {**like.meta, "val": step.meta["val"]}
@@ -134,6 +140,11 @@ def constant_inputs(exported: ExportedProgram) -> dict[str, str]:
         for spec in exported.graph_signature.input_specs
         if spec.kind in kinds and spec.target is not None
     }
+
+
+def constant_value(exported: ExportedProgram, target: str) -> Any:
+    """The parameter, buffer or constant of that fully qualified name."""
+    return exported.state_dict.get(target, exported.constants.get(target))
 
 
 def identifier(name: str) -> str:

@@ -10,11 +10,15 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
-from quant_core.errors import CaptureError, InputError, QuantError
+from quant_core.components import QuantDelay
+from quant_core.errors import CaptureError, ConfigurationError, InputError, QuantError
+from quant_core.export.builder import constant_inputs
 from quant_core.export.decompose import decompose, registered_decompositions
 from quant_core.export.eval_mode import in_eval_mode
-from quant_core.export.fold import fold
+from quant_core.export.fold import HARMLESS, fold
 from quant_core.export.program import Program
 from quant_core.export.provenance import map_modules
 from quant_core.export.quiet import quiet
@@ -55,7 +59,8 @@ def capture(
     given = dict(kwargs or {})
     _check_call(model, args, given)
     _check_finite(model)
-    shapes = _batch_shapes(args, given) if dynamic_shapes == "batch" else dynamic_shapes
+    _refuse_running_delay(model)
+    shapes = _shapes(model, args, given, dynamic_shapes)
     with in_eval_mode(model), torch.no_grad():
         try:
             with quiet():
@@ -63,6 +68,7 @@ def capture(
         except Exception as failure:
             raise _explain(failure, model) from failure
         modules = map_modules(model)
+    _refuse_mutation(exported, model)
     core = decompose(exported, registered_decompositions(plugins or registry()))
     captured = verify_spec(Program(exported=core, modules=modules), after="capture")
     return verify_spec(Program(exported=fold(captured.exported, modules), modules=modules), after="folding")
@@ -97,27 +103,78 @@ def _check_call(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
 
 
 def _check_finite(model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta or not parameter.is_floating_point():
+    """Parameters must be finite; a buffer may hold infinities, as a mask does, but no NaN."""
+    parameters = [("parameter", name, tensor, torch.isfinite) for name, tensor in model.named_parameters()]
+    buffers = [("buffer", name, tensor, _is_number) for name, tensor in model.named_buffers()]
+    for kind, name, tensor, is_good in [*parameters, *buffers]:
+        if tensor.is_meta or not tensor.is_floating_point():
             continue
-        bad = int((~torch.isfinite(parameter.detach())).sum())
+        bad = int((~is_good(tensor.detach())).sum())
         if bad:
             raise InputError(
-                f"parameter {name!r} is not finite",
+                f"{kind} {name!r} is not finite",
                 where=name.rpartition(".")[0] or type(model).__name__,
-                why=f"{bad} of its {parameter.numel()} values are NaN or infinite",
+                why=f"{bad} of its {tensor.numel()} values are NaN or infinite",
                 fix="Load a checkpoint from before the values diverged, or train with a smaller learning rate.",
             )
 
 
-def _batch_shapes(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any] | tuple[Any, ...]:
-    batch = torch.export.Dim.DYNAMIC
+def _is_number(tensor: torch.Tensor) -> torch.Tensor:
+    return ~torch.isnan(tensor)
+
+
+def _shapes(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], dynamic_shapes: Any) -> Any:
+    """``"batch"`` spelt out by the names of the arguments; anything else as it is."""
+    if not isinstance(dynamic_shapes, str):
+        return dynamic_shapes
+    if dynamic_shapes != "batch":
+        raise ConfigurationError(
+            f"dynamic_shapes={dynamic_shapes!r} is not known",
+            why="the only word is 'batch', for axis 0 of every tensor",
+            fix="Write 'batch', or the axes as torch.export.export takes them.",
+        )
+    tensors = [leaf for leaf in pytree.tree_leaves((args, dict(kwargs))) if isinstance(leaf, torch.Tensor)]
+    if any(tensor.dim() > 0 and tensor.shape[0] == 1 for tensor in tensors):
+        raise InputError(
+            "a batch of 1 cannot stand for batches of any size",
+            why="torch.export takes an axis of size 1 as fixed",
+            fix="Give an example batch of at least 2.",
+        )
 
     def shape_of(leaf: Any) -> Any:
-        return {0: batch} if isinstance(leaf, torch.Tensor) and leaf.dim() > 0 else None
+        return {0: torch.export.Dim.DYNAMIC} if isinstance(leaf, torch.Tensor) and leaf.dim() > 0 else None
 
-    positional, keyword = torch.utils._pytree.tree_map(shape_of, (args, dict(kwargs)))
-    return (*positional, *keyword.values())
+    bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
+    shapes: Any = pytree.tree_map(shape_of, dict(bound))
+    return shapes
+
+
+def _refuse_mutation(exported: ExportedProgram, model: nn.Module) -> None:
+    """A forward that changes buffers has no program that computes the same each time."""
+    names = constant_inputs(exported)
+    for node in exported.graph.nodes:
+        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        if node.target._schema.is_mutable and node.target not in HARMLESS:
+            changed = next((used for used in node.all_input_nodes if used.name in names), None)
+            if changed is not None and ".lifted_tensor_" not in f".{names[changed.name]}":
+                raise CaptureError(
+                    f"the model changes {names[changed.name]!r} when it is called",
+                    where=type(model).__name__,
+                    why=f"{node.target} writes into it, so that a second call would compute something else",
+                    fix="Keep the state out of the exported part, or change it in training mode only.",
+                )
+
+
+def _refuse_running_delay(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if isinstance(module, QuantDelay) and module.passed is not None and module.passed.running:
+            raise InputError(
+                "quantization has not started yet",
+                where=path.partition(".tensor_quant")[0],
+                why=f"{int(module.passed.count)} of {module.passed.steps} steps of quant_delay_steps have passed",
+                fix="Train on, or set quant_delay_steps=0.",
+            )
 
 
 def _explain(failure: Exception, model: nn.Module) -> QuantError:

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from quant_core.errors import SpecError
-from quant_core.export.builder import ProgramBuilder, constant_inputs
+from quant_core.export.builder import ProgramBuilder, constant_inputs, constant_value
 from quant_core.plugins import Registry, load_attribute
 
 Decomposition = Callable[..., Tensor]
@@ -44,8 +44,7 @@ def decompose(exported: ExportedProgram, decompositions: Mapping[Any, Decomposit
     for node in exported.graph.nodes:
         if node.name in names and node.op == "placeholder":
             target = names[node.name]
-            value = exported.state_dict.get(target, exported.constants.get(target))
-            builder.new[node] = builder.constant(target, value)
+            builder.new[node] = builder.constant(target, constant_value(exported, target))
         elif node.op == "call_function" and node.target in decompositions:
             _inline(builder, node, decompositions[node.target])
         elif node.op not in ("placeholder", "output"):

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
-from quant_core.export.builder import ProgramBuilder, constant_inputs, identifier
+from quant_core.export.builder import ProgramBuilder, constant_inputs, constant_value, identifier
 from quant_core.export.provenance import ModuleMap
 from quant_core.ops.integer import integer_range, quantize_levels
 
@@ -33,7 +33,8 @@ _PARTS = {
     _QUANT.trunc.default: {1: "scale", 2: "zero_point", 3: "output_scale", 4: "output_bit_width"},
 }
 _DROPOUTS = (torch.ops.aten.dropout.default, torch.ops.aten.feature_dropout.default)
-_IDENTITIES = (torch.ops.aten.alias.default, torch.ops.aten.detach.default, torch.ops.aten.detach_.default)
+HARMLESS: Final = (torch.ops.aten.alias.default, torch.ops.aten.detach.default, torch.ops.aten.detach_.default)
+"""Ops that give their operand; ``detach_`` is how torch marks a constant that forward makes."""
 _INTEGER_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
 
@@ -58,6 +59,8 @@ class _Folding:
         for node in self.nodes:
             if node in needed and node.target in _FOLDABLE:
                 self._dequantize(node)
+            elif node in needed and not isinstance(self.values[node], Tensor):
+                self.builder.new[node] = self.values[node]  # a number from item() is written into the graph
             elif node in needed:
                 self.builder.new[node] = self.builder.constant(
                     self._constant_name(node, needed[node]), self.values[node]
@@ -89,7 +92,8 @@ class _Folding:
             self.builder.constant(f"{base}_scale", scale),
             self.builder.constant(f"{base}_zero_point", zero_point),
         )
-        options = {"bit_width": bits, "signed": signed, "narrow_range": narrow}
+        kind = self._value(node).dtype
+        options = {"bit_width": bits, "signed": signed, "narrow_range": narrow, "dtype": kind}
         name = identifier(f"{base}_dequantized")
         self.builder.replace(node, _QUANT.dequantize.default, operands, options, name)
 
@@ -126,8 +130,7 @@ def _evaluate_constants(exported: ExportedProgram, targets: Mapping[str, str]) -
     values: dict[fx.Node, Any] = {}
     for node in exported.graph.nodes:
         if node.op == "placeholder" and node.name in targets:
-            target = targets[node.name]
-            values[node] = exported.state_dict.get(target, exported.constants.get(target))
+            values[node] = constant_value(exported, targets[node.name])
         elif node.op == "call_function" and _is_constant(node, values):
             args = fx.map_arg(node.args, values.__getitem__)
             kwargs = fx.map_arg(node.kwargs, values.__getitem__)
@@ -137,7 +140,7 @@ def _evaluate_constants(exported: ExportedProgram, targets: Mapping[str, str]) -
 
 
 def _is_constant(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
-    if (node.is_impure() and node.target not in _IDENTITIES) or torch.Tag.nondeterministic_seeded in getattr(
+    if (node.is_impure() and node.target not in HARMLESS) or torch.Tag.nondeterministic_seeded in getattr(
         node.target, "tags", ()
     ):
         return False
@@ -150,7 +153,7 @@ def _is_identity(node: fx.Node) -> bool:
     """Whether an operation gives its operand in eval mode."""
     if node.target in _DROPOUTS:
         return len(node.args) > 2 and node.args[2] is False
-    return node.target in _IDENTITIES
+    return node.target in HARMLESS
 
 
 def _smallest_type(low: float, high: float) -> torch.dtype:

@@ -20,7 +20,6 @@ _MOVES: Final = frozenset(
     {
         _aten.clone.default,
         _aten.contiguous.default,
-        _aten.dropout.default,
         _aten.expand.default,
         _aten.flatten.using_ints,
         _aten.permute.default,

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from quant_core.export.artifact import Artifact
 from quant_core.export.capture import capture
@@ -18,7 +19,7 @@ from quant_core.export.eval_mode import in_eval_mode
 from quant_core.export.files import check_writable
 from quant_core.export.lower import check_options, lower
 from quant_core.export.program import Program
-from quant_core.export.verify import Verification, verify
+from quant_core.export.verify import Verification, own_copy, verify
 from quant_core.plugins import Registry, registry
 
 
@@ -105,6 +106,7 @@ def compare(
     kwargs: Mapping[str, Any] | None = None,
 ) -> Verification:
     """Compare an artifact with the model itself, on given inputs."""
+    copies: Any = pytree.tree_map(own_copy, (args, dict(kwargs or {})))  # the model may work on its inputs in place
     with in_eval_mode(model), torch.no_grad():
-        reference = model(*args, **dict(kwargs or {}))
+        reference = model(*copies[0], **copies[1])
     return verify(program, artifact, args, kwargs, reference=reference)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
-from quant_core.export.builder import constant_inputs
+from quant_core.export.builder import constant_inputs, constant_value
 from quant_core.export.provenance import ModuleMap, Provenance
 from quant_core.export.signature import CallSignature, signature_of
 
@@ -25,7 +25,6 @@ _ACTIVATION_OPS: Mapping[Any, str] = {
     torch.ops.quant.trunc.default: "quant::trunc",
 }
 _CONSTANT_OP = torch.ops.quant.dequantize.default
-_BIAS_ARGUMENT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +167,7 @@ def is_quantizer(node: fx.Node) -> bool:
 
 def _constants(exported: ExportedProgram) -> Iterator[tuple[str, Tensor]]:
     for name, target in constant_inputs(exported).items():
-        found = exported.state_dict.get(target, exported.constants.get(target))
+        found = constant_value(exported, target)
         if isinstance(found, Tensor):
             yield name, found.detach()
 
@@ -182,7 +181,13 @@ def _folded_op(node: fx.Node) -> str:
 
 
 def _role(node: fx.Node) -> Role:
-    """A constant that is the third argument of an operation such as a convolution is its bias."""
-    user = next(iter(node.users), None)
-    is_bias = user is not None and len(user.args) > _BIAS_ARGUMENT and user.args[_BIAS_ARGUMENT] is node
-    return "bias" if is_bias else "weight"
+    """A constant that an operation such as a convolution takes as its argument ``bias`` is a bias."""
+    return "bias" if any(_is_bias_of(node, user) for user in node.users) else "weight"
+
+
+def _is_bias_of(node: fx.Node, user: fx.Node) -> bool:
+    if not isinstance(user.target, torch._ops.OpOverload):
+        return False
+    names = [argument.name for argument in user.target._schema.arguments]
+    given = dict(zip(names, user.args, strict=False)) | dict(user.kwargs)
+    return given.get("bias") is node

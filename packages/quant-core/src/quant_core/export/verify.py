@@ -9,14 +9,16 @@ divergence.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
-from quant_core.errors import VerificationError
+from quant_core.errors import InputError, VerificationError
 from quant_core.export.artifact import Artifact
 from quant_core.export.grid import grids
 from quant_core.export.program import Program, Quantizer, is_quantizer
@@ -24,6 +26,7 @@ from quant_core.export.program import Program, Quantizer, is_quantizer
 _TIE_DISTANCE = 1e-3
 _TIE_RELATIVE = 1e-5
 _FLOAT_RELATIVE = 1e-4
+_FLOAT_ABSOLUTE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,15 +120,19 @@ def verify(
 
     Raises:
         ArtifactError: when the artifact cannot be run.
+        InputError: when an input is not finite.
         VerificationError: when the program does not return as many tensors as the model.
     """
-    inputs = program.signature.flatten(args, kwargs)
+    inputs = [own_copy(leaf) for leaf in program.signature.flatten(args, kwargs)]
+    _check_inputs(inputs)
     trace = artifact.trace(inputs)
     walk = _Walk(program, trace.values)
     with torch.no_grad():
-        forced = walk.outputs(inputs)
-        expected = program.run(*args, **dict(kwargs or {})) if reference is None else reference
-    leaves = torch.utils._pytree.tree_leaves(expected)
+        forced = walk.outputs([own_copy(leaf) for leaf in inputs])
+        captured = pytree.tree_leaves(
+            program.run(*pytree.tree_map(own_copy, args), **pytree.tree_map(own_copy, dict(kwargs or {})))
+        )
+    leaves = captured if reference is None else pytree.tree_leaves(reference)
     if len(leaves) != len(forced):
         raise VerificationError(
             f"the captured program returns {len(forced)} tensors where the model returns {len(leaves)}",
@@ -135,7 +142,7 @@ def verify(
         )
     on_grid = grids(program)
     scales = [on_grid.get(node.name) if isinstance(node, fx.Node) else None for node in program.outputs]
-    divergence = walk.divergence
+    divergence = _of_capture(captured, leaves) or walk.divergence
     largest, largest_steps = 0.0, None
     for number, (ours, through, theirs, quantizer) in enumerate(
         zip(leaves, forced, trace.outputs, scales, strict=True)
@@ -179,7 +186,10 @@ class _Walk(fx.Interpreter):
         if theirs is None or not is_quantizer(n):
             return ours
         self.compared += 1
-        theirs = theirs.to(ours.dtype).reshape(ours.shape)
+        theirs = theirs.to(device=ours.device, dtype=ours.dtype)
+        if theirs.shape != ours.shape:
+            self._differ(self.quantizers[n.name], math.inf, None)
+            return ours
         if not torch.equal(ours, theirs):
             operands: Any = self.map_nodes_to_values(n.args, n)
             self._compare(self.quantizers[n.name], operands[0], ours, theirs)
@@ -192,13 +202,13 @@ class _Walk(fx.Interpreter):
         differs = steps > 0.5
         ties = differs & (steps < 1.5) & _on_border(quantizer, x)
         self.ties += int(ties.sum())
-        wrong = differs & ~ties
-        if self.divergence is None and bool(wrong.any()):
-            self.divergence = Divergence(
-                where=str(quantizer.where),
-                difference=float((ours - theirs).abs()[wrong].max()),
-                steps=float(steps[wrong].max()),
-            )
+        wrong = ~(steps <= 0.5) & ~ties  # NaN is never equal
+        if bool(wrong.any()):
+            self._differ(quantizer, float((ours - theirs).abs()[wrong].max()), float(steps[wrong].max()))
+
+    def _differ(self, quantizer: Quantizer, difference: float, steps: float | None) -> None:
+        if self.divergence is None:
+            self.divergence = Divergence(where=str(quantizer.where), difference=difference, steps=steps)
 
 
 def _on_border(quantizer: Quantizer, x: Tensor) -> Tensor:
@@ -212,18 +222,48 @@ def _on_border(quantizer: Quantizer, x: Tensor) -> Tensor:
     return (level - border).abs() <= _TIE_DISTANCE + _TIE_RELATIVE * level.abs()
 
 
+def _of_capture(captured: list[Any], model: list[Any]) -> Divergence | None:
+    """Where the captured program computes something else than the model itself."""
+    for number, (ours, theirs) in enumerate(zip(captured, model, strict=True)):
+        if not _close(theirs, ours):
+            return Divergence(where=f"capture, output {number}", difference=_largest(theirs, ours), steps=None)
+    return None
+
+
+def _check_inputs(inputs: list[Any]) -> None:
+    for number, leaf in enumerate(inputs):
+        if isinstance(leaf, Tensor) and leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
+            raise InputError(
+                f"example input {number} is not finite",
+                why="NaN and infinity compare with nothing, so that a comparison on them would prove nothing",
+                fix="Compare on inputs such as the model is trained on.",
+            )
+
+
+def own_copy(leaf: Any) -> Any:
+    """A copy of a tensor, for operations that work in place."""
+    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+
+
 def _largest(one: Any, other: Any) -> float:
-    if not isinstance(one, Tensor):
-        return 0.0 if one == other else float("inf")
-    if one.numel() == 0:
-        return 0.0
-    wide, other_wide = (torch.as_tensor(x).detach().to(torch.float64) for x in (one, other))
-    difference = (wide - other_wide.reshape(wide.shape)).abs().max()
-    return float("inf") if bool(torch.isnan(difference)) else float(difference)
+    """The largest difference; infinite where two things cannot be compared."""
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return 0.0 if one == other else math.inf
+    if one.shape != other.shape:
+        return math.inf
+    wide, other_wide = (tensor.detach().cpu().to(torch.float64) for tensor in (one, other))
+    finite = torch.isfinite(wide)
+    same = (wide == other_wide) | (torch.isnan(wide) & torch.isnan(other_wide))
+    if not torch.equal(finite, torch.isfinite(other_wide)) or not bool(torch.all(finite | same)):
+        return math.inf
+    return float((wide - other_wide)[finite].abs().max()) if bool(finite.any()) else 0.0
 
 
 def _close(one: Any, other: Any) -> bool:
-    if not isinstance(one, Tensor) or not one.is_floating_point():
-        return _largest(one, other) == 0
-    largest = float(one.abs().max()) if one.numel() else 0.0
-    return _largest(one, other) <= _FLOAT_RELATIVE * largest + 1e-7
+    """Whether two outputs are equal up to the order of additions, in each row along the last axis."""
+    largest = _largest(one, other)
+    if largest == 0 or math.isinf(largest) or not one.is_floating_point():
+        return largest == 0
+    wide, other_wide = (torch.nan_to_num(tensor.detach().cpu().to(torch.float64), 0, 0, 0) for tensor in (one, other))
+    size = wide.abs().amax(dim=-1, keepdim=True) if wide.dim() else wide.abs()
+    return bool(torch.all((wide - other_wide).abs() <= _FLOAT_RELATIVE * size + _FLOAT_ABSOLUTE))
