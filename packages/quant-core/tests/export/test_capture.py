@@ -330,6 +330,13 @@ def test_a_program_does_not_follow_the_model_afterwards(net: nn.Module, x: Tenso
     assert torch.equal(program.run(x), before)
 
 
+def test_quantizers_that_have_seen_no_data_are_named(net: nn.Module, x: Tensor, parts: dict[str, Any]) -> None:
+    assert capture(net, (x,)).uncalibrated == ()
+    model = nn.Sequential(parts["activation"](), nn.Sequential(parts["activation"]()))
+    model[0](x)
+    assert capture(model[1], (x,)).uncalibrated == ("0.act_quant",)
+
+
 def test_a_running_delay_is_refused(parts: dict[str, Any]) -> None:
     model = nn.Sequential(parts["activation"](quant_delay_steps=5))
     model(torch.randn(3))

@@ -60,7 +60,25 @@ def test_the_result_as_json(run: Run) -> None:
         "reason": None,
         "largest_difference": 0.0,
         "largest_difference_in_steps": None,
+        "uncalibrated": [],
     }
+
+
+@pytest.mark.parametrize("name", ["--weights", "MODEL"])
+def test_a_file_that_is_read_is_not_written(name: str, run: Run) -> None:
+    torch.save({}, "linear.pt")
+    read = {"--weights": "linear.pt", "MODEL": "nets.py"}[name]
+    before = Path(read).read_bytes()
+    arguments = ["nets.py:Net", "--weights", "linear.pt", "--input", "1x4", "-o", read]
+    result = run("export", "listing", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"ArgumentError: --output would overwrite {name}\n"
+        f"  at {read}\n"
+        "  the export reads that file, and would replace it by the artifact\n"
+        f"  Write to another file, for example {Path(read).with_suffix('.json')}.\n"
+    )
+    assert Path(read).read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -84,8 +84,22 @@ def export_command(
         print_check(report, as_json=as_json)
         context.exit(0 if report.ok else 1)
     path = _given("--output", output)
+    _keep_apart(path, request)
     done = run_export(request, path, verify=not no_verify)
     print_exported(done, request, path, verify=not no_verify, as_json=as_json)
+
+
+def _keep_apart(output: Path, request: ExportRequest) -> None:
+    """The file that is written must be none of those that are read."""
+    read = {"--weights": request.weights, "MODEL": Path(request.model.source) if request.model.is_file else None}
+    for name, source in read.items():
+        if source is not None and output.exists() and source.exists() and output.samefile(source):
+            raise ArgumentError(
+                f"--output would overwrite {name}",
+                where=str(output),
+                why="the export reads that file, and would replace it by the artifact",
+                fix=f"Write to another file, for example {output.with_suffix(request.target.suffix)}.",
+            )
 
 
 def _given(name: str, value: T | None) -> T:

@@ -115,6 +115,8 @@ def print_check(report: CheckReport, *, as_json: bool) -> None:
 def print_exported(done: Exported, request: ExportRequest, output: Path, *, verify: bool, as_json: bool) -> None:
     """Print what was written, and how near it comes to the model."""
     verification = done.verification
+    if done.program.uncalibrated and not as_json:
+        click.echo(f"Note: {_note(done.program.uncalibrated)}", err=True)
     verdict = "yes" if verification is not None else f"no: {_why_not_verified(request.target, verify=verify)}"
     difference = None if verification is None else verification.max_difference
     steps = None if verification is None else verification.max_steps
@@ -128,6 +130,7 @@ def print_exported(done: Exported, request: ExportRequest, output: Path, *, veri
                 "reason": None if verification is not None else _why_not_verified(request.target, verify=verify),
                 "largest_difference": difference,
                 "largest_difference_in_steps": steps,
+                "uncalibrated": list(done.program.uncalibrated),
                 "seconds": done.seconds,
             }
         )
@@ -162,3 +165,11 @@ def _only_results_on_stdout() -> Any:
     """What a model's own code prints goes to standard error, so that standard output is the result alone."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
+
+
+def _note(uncalibrated: tuple[str, ...]) -> str:
+    """What a scale that was never set means."""
+    return (
+        f"these activation quantizers have seen no data, so that their scales are the ones they start from: "
+        f"{', '.join(uncalibrated)}. Train, or load weights that hold scales (--weights)."
+    )

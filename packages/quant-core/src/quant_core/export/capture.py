@@ -13,7 +13,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from quant_core.components import QuantDelay
+from quant_core.components import ParameterFromRuntimeStatsScaling, QuantDelay
 from quant_core.errors import CaptureError, ConfigurationError, InputError, QuantError
 from quant_core.export.builder import constant_inputs
 from quant_core.export.decompose import decompose, registered_decompositions
@@ -71,7 +71,8 @@ def capture(
     _refuse_mutation(exported, model)
     core = decompose(exported, registered_decompositions(plugins or registry()))
     captured = verify_spec(Program(exported=core, modules=modules), after="capture")
-    return verify_spec(Program(exported=fold(captured.exported, modules), modules=modules), after="folding")
+    folded = Program(exported=fold(captured.exported, modules), modules=modules, uncalibrated=_uncalibrated(model))
+    return verify_spec(folded, after="folding")
 
 
 def _check_arguments(model: Any, args: Any) -> None:
@@ -175,6 +176,15 @@ def _refuse_running_delay(model: nn.Module) -> None:
                 why=f"{int(module.passed.count)} of {module.passed.steps} steps of quant_delay_steps have passed",
                 fix="Train on, or set quant_delay_steps=0.",
             )
+
+
+def _uncalibrated(model: nn.Module) -> tuple[str, ...]:
+    """The paths of activation quantizers that were to collect statistics and have seen no step."""
+    return tuple(
+        path.partition(".tensor_quant")[0]
+        for path, module in model.named_modules()
+        if isinstance(module, ParameterFromRuntimeStatsScaling) and int(module.collected.count) == 0
+    )
 
 
 def _explain(failure: Exception, model: nn.Module) -> QuantError:

@@ -82,6 +82,7 @@ class Program:
     Attributes:
         exported: the graph, with constants folded; its node names are made from module paths.
         modules: where its nodes come from.
+        uncalibrated: the activation quantizers whose scale was to come from data and has seen none.
 
     What depends only on parameters is folded: weights and biases are integers behind ``quant::dequantize`` nodes, scales and
     zero-points are constants named after their quantizer.
@@ -89,6 +90,7 @@ class Program:
 
     exported: ExportedProgram
     modules: ModuleMap
+    uncalibrated: tuple[str, ...] = ()
 
     @property
     def graph(self) -> fx.Graph:
