@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from quant_core.errors import InputError
+from quant_core.ops.shapes import broadcasts_to
 
 
 def check_fits(x: Tensor, scale: Tensor) -> None:
@@ -22,8 +23,7 @@ def check_fits(x: Tensor, scale: Tensor) -> None:
             why="quantization rounds real numbers, and the result has the dtype of the tensor",
             fix="Convert it first: x.float(), for images usually x.float() / 255.",
         )
-    sizes = zip(reversed(scale.shape), reversed(x.shape), strict=False)
-    if scale.dim() > x.dim() or any(own not in (1, size) for own, size in sizes):
+    if not broadcasts_to(scale.shape, x.shape):
         raise InputError(
             f"a scale of shape {tuple(scale.shape)} does not fit a tensor of shape {tuple(x.shape)}",
             why="each axis of the scale is 1 or the size of the tensor's axis, counted from the last",

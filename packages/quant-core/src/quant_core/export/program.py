@@ -33,7 +33,8 @@ class Quantizer:
 
     Attributes:
         name: the name of its node, unique in the program and made from the module path.
-        op: the dialect op. A folded weight or bias reports the op that it was folded from.
+        op: the dialect op. A folded weight or bias is ``quant::binary`` with one bit and ``quant::int`` with more: ternary
+            weights are integers of 2 bits and narrow range.
         role: what is quantized.
         where: its place in the model.
         scale: constant tensor, or ``None`` where it is computed at run time.

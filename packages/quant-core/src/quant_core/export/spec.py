@@ -13,6 +13,7 @@ import torch
 from quant_core.errors import SpecError
 from quant_core.export.program import Program, Quantizer
 from quant_core.ops import ROUNDING_MODES, integer_range
+from quant_core.ops.shapes import broadcasts_to
 
 Rule = Callable[[Quantizer], str | None]
 
@@ -52,8 +53,7 @@ def _scale_fits(quantizer: Quantizer) -> str | None:
     if quantizer.scale is None:
         return None
     shape = tuple(quantizer.scale.shape)
-    sizes = zip(reversed(shape), reversed(quantizer.shape), strict=False)
-    if len(shape) <= len(quantizer.shape) and all(own == 1 or own == size for own, size in sizes):
+    if broadcasts_to(shape, quantizer.shape):
         return None
     return f"a scale broadcasts to its tensor, got {shape} for a tensor of shape {tuple(map(str, quantizer.shape))}"
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from quant_core.ops import integer_range
+from quant_core.ops.shapes import broadcasts_to
 from quant_core.tensor.operators import TensorOperators
 from quant_core.tensor.origin import GridOrigin
 
@@ -104,7 +105,9 @@ class QuantTensor(TensorOperators):
         ``value``, and by less than half a step.
         """
         grid = (self.scale, self.zero_point, self.bit_width)
-        if self.bit_width.numel() != 1 or not all(_broadcasts(part.shape, self.value.shape) for part in grid[:2]):
+        if self.bit_width.numel() != 1 or not all(
+            part.numel() == 1 or broadcasts_to(part.shape, self.value.shape) for part in grid[:2]
+        ):
             return False
         if not all(bool(torch.isfinite(part).all()) for part in (self.value, *grid)):
             return False
@@ -218,11 +221,3 @@ class _Bound:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.owner.dispatch(self.function, (self.owner, *args), kwargs)
-
-
-def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
-    """Whether one shape broadcasts to the other; a grid of one element fits everywhere."""
-    if shape.numel() == 1:
-        return True
-    pairs = zip(reversed(shape), reversed(to), strict=False)
-    return len(shape) <= len(to) and all(size in (1, wanted) for size, wanted in pairs)
