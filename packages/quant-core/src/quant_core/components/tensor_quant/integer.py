@@ -1,0 +1,116 @@
+"""Uniform affine quantization at a scale of its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from quant_core.components.bit_width import BitWidth
+from quant_core.components.delay import QuantDelay
+from quant_core.components.fit import check_fits
+from quant_core.components.tensor_quant.base import Quantized, TensorQuant
+from quant_core.components.tensor_quant.integer_options import check_integer
+from quant_core.components.zero_point import ConstZeroPoint, ZeroPoint, ZeroZeroPoint
+from quant_core.errors import ConfigurationError
+from quant_core.ops import ClampGradient, integer_range, quantize_int
+from quant_core.ops.rounding import check_rounding_mode
+
+
+class IntQuant(TensorQuant):
+    """Uniform affine quantization; formula and gradient are those of :func:`quant_core.ops.quantize_int`.
+
+    ``scale = threshold / m``, where the scaling gives the threshold and ``m`` is the largest magnitude of the integer range:
+    ``2^(b−1)`` signed, ``2^(b−1) − 1`` signed and narrow, ``2^b − 1`` unsigned.
+
+    Args:
+        scaling_impl: where the threshold comes from.
+        bit_width_impl: where the bit width comes from; at least 2.
+        signed: whether the integers can be negative.
+        zero_point_impl: where the zero-point comes from.
+        narrow_range: leave out one level.
+        rounding_mode: how to round.
+        clamp_gradient: whether the gradient stops (``"masked"``) or passes (``"pass"``) where a value is clamped.
+        quant_delay_steps: how many training steps to pass before quantization starts.
+
+    Raises:
+        ConfigurationError: when the options contradict each other.
+        InputError: when the scale does not fit the tensor.
+
+    >>> from quant_core.components import ConstBitWidth, ConstScaling
+    >>> quant = IntQuant(ConstScaling(1.0), ConstBitWidth(3), signed=True)
+    >>> quant(torch.tensor([0.3, -2.0]))
+    (tensor([ 0.2500, -1.0000]), tensor(0.2500), tensor(0.), tensor(3.))
+    """
+
+    def __init__(
+        self,
+        scaling_impl: nn.Module,
+        bit_width_impl: BitWidth,
+        signed: bool,
+        zero_point_impl: ZeroPoint | None = None,
+        narrow_range: bool = False,
+        rounding_mode: str = "ROUND",
+        clamp_gradient: ClampGradient = "masked",
+        quant_delay_steps: int = 0,
+    ) -> None:
+        super().__init__()
+        check_integer(bit_width_impl, signed)
+        self.scaling_impl = scaling_impl
+        self.bit_width_impl = bit_width_impl
+        self.zero_point_impl = zero_point_impl if zero_point_impl is not None else ZeroZeroPoint()
+        self.signed = signed
+        self.narrow_range = narrow_range
+        self.rounding_mode = check_rounding_mode(rounding_mode)
+        self.clamp_gradient: ClampGradient = clamp_gradient
+        self._check_zero_point()
+        self.delay = QuantDelay(quant_delay_steps)
+        self.symmetric = self.zero_point_impl.constant == 0
+        self.zero_on_grid = True
+        self.rectifies = not signed and self.symmetric and quant_delay_steps == 0
+
+    def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``(scale, zero_point, bit_width)`` for ``x``."""
+        bit_width = self.bit_width_impl()
+        low, high = integer_range(self._bits(bit_width), signed=self.signed, narrow_range=self.narrow_range)
+        scale = self.scaling_impl(x) / (-low if self.signed else high)
+        return scale, self.zero_point_impl(x, scale, bit_width), bit_width
+
+    def forward(self, x: Tensor, rectify: bool = False) -> Quantized:
+        """``(value, scale, zero_point, bit_width)`` of ``x``, or of ``max(x, 0)`` when ``rectify`` is set."""
+        if rectify and getattr(self.scaling_impl, "reads_input", True):
+            x, rectify = torch.relu(x), False
+        scale, zero_point, bit_width = self.grid(x)
+        check_fits(x, scale)
+        value = quantize_int(
+            x,
+            scale,
+            zero_point if self.zero_point_impl.constant is None else self.zero_point_impl.constant,
+            self._bits(bit_width),
+            signed=self.signed,
+            narrow_range=self.narrow_range,
+            rounding_mode=self.rounding_mode,
+            clamp_gradient=self.clamp_gradient,
+            rectify=rectify,
+        )
+        return self.delay(x, value), scale, zero_point, bit_width
+
+    def _check_zero_point(self) -> None:
+        bits = self.bit_width_impl.constant
+        if bits is None or not isinstance(self.zero_point_impl, ConstZeroPoint):
+            return
+        low, high = integer_range(bits, signed=self.signed, narrow_range=self.narrow_range)
+        zero_point = self.zero_point_impl.zero_point
+        if bool(torch.any((zero_point < low) | (zero_point > high))):
+            raise ConfigurationError(
+                "zero_point_init is out of range",
+                why=f"the integers lie from {low:g} to {high:g}, the zero-points from {zero_point.min().item():g} to "
+                f"{zero_point.max().item():g}",
+                fix="Choose zero-points among the integers of the quantizer.",
+            )
+
+    def _bits(self, bit_width: Tensor) -> Tensor | float:
+        return bit_width if self.bit_width_impl.constant is None else self.bit_width_impl.constant
+
+    def extra_repr(self) -> str:
+        """The options."""
+        return f"signed={self.signed}, narrow_range={self.narrow_range}, rounding_mode={self.rounding_mode!r}"
