@@ -1,6 +1,17 @@
 """The pieces of a quantizer: small modules that an injector wires by the names of their arguments."""
 
-from quant_core.components.bit_width import BitWidth, ConstBitWidth
+from quant_core.components.bit_width import (
+    BitWidth,
+    BitWidthRestriction,
+    ConstBitWidth,
+    FractionalBits,
+    MsbClampBitWidth,
+    ParameterBitWidth,
+    PowerOfTwoBits,
+    RelativeBitWidth,
+    RemoveBitWidth,
+    WholeBits,
+)
 from quant_core.components.delay import QuantDelay
 from quant_core.components.granularity import Granularity, PerChannel, PerTensor, granularity_of
 from quant_core.components.scaling import (
@@ -26,23 +37,31 @@ __all__ = [
     "AbsPercentile",
     "BinaryQuant",
     "BitWidth",
+    "BitWidthRestriction",
     "ClampedBinaryQuant",
     "ConstBitWidth",
     "ConstScaling",
     "ConstZeroPoint",
+    "FractionalBits",
     "Granularity",
     "IntQuant",
+    "MsbClampBitWidth",
+    "ParameterBitWidth",
     "ParameterFromRuntimeStatsScaling",
     "ParameterScaling",
     "PerChannel",
     "PerTensor",
+    "PowerOfTwoBits",
     "PrescaledIntQuant",
     "QuantDelay",
+    "RelativeBitWidth",
+    "RemoveBitWidth",
     "Scaling",
     "Statistic",
     "StatsFromParameterScaling",
     "StepCounter",
     "TensorQuant",
+    "WholeBits",
     "ZeroPoint",
     "ZeroZeroPoint",
     "granularity_of",

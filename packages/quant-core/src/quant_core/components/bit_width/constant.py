@@ -1,24 +1,12 @@
-"""Where the bit width comes from."""
+"""A bit width that is fixed."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from quant_core.components.bit_width.base import BitWidth
 from quant_core.errors import ConfigurationError
-
-
-class BitWidth(nn.Module):
-    """Base of all bit widths: ``forward()`` gives a 0-dim float tensor.
-
-    ``constant`` holds the same as a number when it never changes, which makes clamping cheaper, and ``None`` otherwise.
-    """
-
-    constant: float | None = None
-
-    def forward(self) -> Tensor:
-        """The bit width, a 0-dim float tensor."""
-        raise NotImplementedError(f"{type(self).__name__} must define forward()")
 
 
 class ConstBitWidth(BitWidth):
