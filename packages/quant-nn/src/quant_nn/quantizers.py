@@ -57,7 +57,7 @@ def build_proxy(layer: nn.Module, quantizer: Quantizer, prefix: str, options: di
 
 def _check_kind(layer: nn.Module, prefix: str, kind: str, name: str) -> None:
     """A quantizer of weights cannot quantize activations, and so on."""
-    wanted = _KINDS.get(prefix, "activation")
+    wanted = next((kind for ending, kind in _KINDS.items() if prefix.endswith(ending)), "activation")
     if kind not in ("", wanted):
         raise ConfigurationError(
             f"{prefix or 'act_'}quant is a quantizer of the {kind}",
