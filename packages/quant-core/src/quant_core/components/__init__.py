@@ -14,6 +14,7 @@ from quant_core.components.bit_width import (
 )
 from quant_core.components.delay import QuantDelay
 from quant_core.components.granularity import Granularity, PerChannel, PerTensor, granularity_of
+from quant_core.components.rounding import StochasticRounding
 from quant_core.components.scaling import (
     ConstScaling,
     ParameterFromRuntimeStatsScaling,
@@ -21,7 +22,24 @@ from quant_core.components.scaling import (
     Scaling,
     StatsFromParameterScaling,
 )
-from quant_core.components.stats import AbsMax, AbsPercentile, Statistic
+from quant_core.components.stats import (
+    AbsAve,
+    AbsMax,
+    AbsMaxAve,
+    AbsMaxL2,
+    AbsMinMax,
+    AbsPercentile,
+    L1Norm,
+    L2Norm,
+    Mean,
+    MeanLearnedSigmaStd,
+    MeanSigmaStd,
+    NegativeMinOrZero,
+    NegativePercentileOrZero,
+    PercentileInterval,
+    SignedAbsMax,
+    Statistic,
+)
 from quant_core.components.step_counter import StepCounter
 from quant_core.components.tensor_quant import (
     BinaryQuant,
@@ -33,7 +51,11 @@ from quant_core.components.tensor_quant import (
 from quant_core.components.zero_point import ConstZeroPoint, ZeroPoint, ZeroZeroPoint
 
 __all__ = [
+    "AbsAve",
     "AbsMax",
+    "AbsMaxAve",
+    "AbsMaxL2",
+    "AbsMinMax",
     "AbsPercentile",
     "BinaryQuant",
     "BitWidth",
@@ -45,21 +67,31 @@ __all__ = [
     "FractionalBits",
     "Granularity",
     "IntQuant",
+    "L1Norm",
+    "L2Norm",
+    "Mean",
+    "MeanLearnedSigmaStd",
+    "MeanSigmaStd",
     "MsbClampBitWidth",
+    "NegativeMinOrZero",
+    "NegativePercentileOrZero",
     "ParameterBitWidth",
     "ParameterFromRuntimeStatsScaling",
     "ParameterScaling",
     "PerChannel",
     "PerTensor",
+    "PercentileInterval",
     "PowerOfTwoBits",
     "PrescaledIntQuant",
     "QuantDelay",
     "RelativeBitWidth",
     "RemoveBitWidth",
     "Scaling",
+    "SignedAbsMax",
     "Statistic",
     "StatsFromParameterScaling",
     "StepCounter",
+    "StochasticRounding",
     "TensorQuant",
     "WholeBits",
     "ZeroPoint",

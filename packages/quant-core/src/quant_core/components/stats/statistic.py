@@ -1,0 +1,81 @@
+"""What every statistic is: one number for each group of elements that share a scale."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from quant_core.components.fit import check_not_empty
+from quant_core.components.granularity import PerTensor
+from quant_core.errors import InputError
+
+
+class Grouping(Protocol):
+    """Which elements of a tensor share one number; every granularity is one.
+
+    A statistic along any axis needs no view and no permutation of its own: ``PerChannel(axis)`` puts the axis first.
+    """
+
+    def rows(self, x: Tensor) -> Tensor:
+        """One row for each group: ``(R, n)``."""
+
+    def scale_shape(self, x: Tensor) -> tuple[int, ...]:
+        """The shape of a tensor of ``R`` elements, broadcastable to ``x``."""
+
+
+class Statistic(nn.Module):
+    """Base of all statistics: subclasses define :meth:`of_rows`.
+
+    Args:
+        granularity: which elements share a scale.
+    """
+
+    def __init__(self, granularity: Grouping = PerTensor()) -> None:  # noqa: B008
+        super().__init__()
+        self.granularity = granularity
+
+    def of_rows(self, rows: Tensor) -> Tensor:
+        """One number for each row: ``(R, n)`` → ``(R,)``."""
+        raise NotImplementedError(f"{type(self).__name__} must define of_rows(rows)")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``: float tensor; returns a tensor of the scale's shape.
+
+        Raises:
+            InputError: when the tensor is empty, or does not have the axis of the granularity.
+        """
+        check_not_empty(x)
+        return self.of_rows(self.granularity.rows(x)).reshape(self.granularity.scale_shape(x))
+
+
+def check_finite(statistic: Tensor, of: nn.Module | tuple[nn.Module, ...], *, what: str = "weight") -> None:
+    """A statistic that a grid is built from must be finite; in a compiled graph, where it is not known, nothing is checked.
+
+    Args:
+        statistic: what was computed.
+        of: the layer that it was computed for, or the layers.
+        what: which tensor of the layer it was computed from.
+
+    Raises:
+        InputError: when it holds infinities or NaN.
+
+    >>> check_finite(torch.tensor(float("inf")), nn.Linear(2, 2))
+    Traceback (most recent call last):
+    ...
+    quant_core.errors.InputError: the weight has no finite statistic
+      at Linear
+      a scale or zero-point would be computed from inf
+      Look for infinities and NaN in the weight, for example after a step with too large a learning rate.
+    """
+    if torch.compiler.is_compiling() or statistic.is_meta or bool(torch.isfinite(statistic).all()):
+        return
+    layers = of if isinstance(of, tuple) else (of,)
+    worst = statistic.detach()[~torch.isfinite(statistic)].flatten()[0].item()
+    raise InputError(
+        f"the {what} has no finite statistic",
+        where=" and ".join(type(layer).__name__ for layer in layers),
+        why=f"a scale or zero-point would be computed from {worst}",
+        fix=f"Look for infinities and NaN in the {what}, for example after a step with too large a learning rate.",
+    )
