@@ -59,6 +59,6 @@ def test_an_unknown_mode_is_refused_with_the_nearest_known_one() -> None:
         check_rounding_mode("half_upp")
     assert str(caught.value) == (
         "unknown rounding_mode 'half_upp'\n"
-        "  a rounding mode is one of ROUND, HALF_UP, FLOOR, CEIL, TO_ZERO\n"
+        "  a rounding mode is one of ROUND, HALF_UP, DPU, FLOOR, CEIL, TO_ZERO\n"
         "  Did you mean 'HALF_UP'?"
     )

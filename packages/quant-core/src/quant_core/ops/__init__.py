@@ -2,6 +2,7 @@
 
 from quant_core.ops import dialect as dialect
 from quant_core.ops.binary import quantize_binary, quantize_ternary
+from quant_core.ops.composed import quantize_composed
 from quant_core.ops.integer import ClampGradient, integer_range, quantize_int
 from quant_core.ops.rounding import ROUNDING_MODES, RoundingMode, round_to_integer
 from quant_core.ops.straight_through import (
@@ -35,6 +36,7 @@ __all__ = [
     "floor_ste",
     "integer_range",
     "quantize_binary",
+    "quantize_composed",
     "quantize_int",
     "quantize_ternary",
     "quantize_trunc",

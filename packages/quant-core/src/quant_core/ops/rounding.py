@@ -4,13 +4,14 @@ Each mode is a function of one tensor, exact for every float that the dtype can 
 clients of the exported files compare them case-sensitively.
 
 =========== ============================================ ======== ======== ======== ========
-mode        rule                                          −2.5     −0.5     0.5      1.7
+mode        rule                                          −1.5     −0.5     0.5      1.7
 =========== ============================================ ======== ======== ======== ========
 ``ROUND``   to the nearest, ties to even                  −2       −0       0        2
-``HALF_UP`` to the nearest, ties towards +∞               −2       −0       1        2
-``FLOOR``   towards −∞                                    −3       −1       0        1
-``CEIL``    towards +∞                                    −2       −0       1        2
-``TO_ZERO`` towards zero                                  −2       −0       0        1
+``HALF_UP`` to the nearest, ties towards +∞               −1       −0       1        2
+``DPU``     as ``HALF_UP`` below zero, ``ROUND`` above    −1       −0       0        2
+``FLOOR``   towards −∞                                    −2       −1       0        1
+``CEIL``    towards +∞                                    −1       −0       1        2
+``TO_ZERO`` towards zero                                  −1       −0       0        1
 =========== ============================================ ======== ======== ======== ========
 """
 
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from quant_core.errors import ConfigurationError, did_you_mean
 
-RoundingMode = Literal["ROUND", "HALF_UP", "FLOOR", "CEIL", "TO_ZERO"]
+RoundingMode = Literal["ROUND", "HALF_UP", "DPU", "FLOOR", "CEIL", "TO_ZERO"]
 
 ROUNDING_MODES: Final[tuple[str, ...]] = get_args(RoundingMode)
 
@@ -41,9 +42,19 @@ def round_half_up(x: Tensor) -> Tensor:
     return below + (x - below >= 0.5)
 
 
+def round_dpu(x: Tensor) -> Tensor:
+    """To the nearest integer; ties towards +∞ below zero, to even above: what the DPU of Vitis AI computes.
+
+    >>> round_dpu(torch.tensor([-2.5, -1.5, 1.5, 2.5]))
+    tensor([-2., -1.,  2.,  2.])
+    """
+    return torch.where(x < 0, round_half_up(x), torch.round(x))
+
+
 _ROUNDINGS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "ROUND": torch.round,
     "HALF_UP": round_half_up,
+    "DPU": round_dpu,
     "FLOOR": torch.floor,
     "CEIL": torch.ceil,
     "TO_ZERO": torch.trunc,

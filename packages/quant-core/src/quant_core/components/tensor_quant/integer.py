@@ -9,10 +9,10 @@ from quant_core.components.bit_width import BitWidth
 from quant_core.components.delay import QuantDelay
 from quant_core.components.fit import check_fits
 from quant_core.components.tensor_quant.base import Quantized, TensorQuant
-from quant_core.components.tensor_quant.integer_options import check_integer
+from quant_core.components.tensor_quant.integer_options import check_integer, check_one_rounding
 from quant_core.components.zero_point import ConstZeroPoint, ZeroPoint, ZeroZeroPoint
 from quant_core.errors import ConfigurationError
-from quant_core.ops import ClampGradient, integer_range, quantize_int
+from quant_core.ops import ClampGradient, integer_range, quantize_composed, quantize_int, rounding_ste
 from quant_core.ops.rounding import check_rounding_mode
 
 
@@ -29,6 +29,8 @@ class IntQuant(TensorQuant):
         zero_point_impl: where the zero-point comes from.
         narrow_range: leave out one level.
         rounding_mode: how to round.
+        rounding_impl: a module that rounds in place of ``rounding_mode``: :class:`~quant_core.components.StochasticRounding`,
+            or a learned one.
         clamp_gradient: whether the gradient stops (``"masked"``) or passes (``"pass"``) where a value is clamped.
         quant_delay_steps: how many training steps to pass before quantization starts.
 
@@ -52,15 +54,18 @@ class IntQuant(TensorQuant):
         rounding_mode: str = "ROUND",
         clamp_gradient: ClampGradient = "masked",
         quant_delay_steps: int = 0,
+        rounding_impl: nn.Module | None = None,
     ) -> None:
         super().__init__()
         check_integer(bit_width_impl, signed)
+        check_one_rounding(rounding_mode, rounding_impl)
         self.scaling_impl = scaling_impl
         self.bit_width_impl = bit_width_impl
         self.zero_point_impl = zero_point_impl if zero_point_impl is not None else ZeroZeroPoint()
         self.signed = signed
         self.narrow_range = narrow_range
         self.rounding_mode = check_rounding_mode(rounding_mode)
+        self.rounding_impl = rounding_impl
         self.clamp_gradient: ClampGradient = clamp_gradient
         self._check_zero_point()
         self.delay = QuantDelay(quant_delay_steps)
@@ -81,10 +86,14 @@ class IntQuant(TensorQuant):
             x, rectify = torch.relu(x), False
         scale, zero_point, bit_width = self.grid(x)
         check_fits(x, scale)
+        zero = zero_point if self.zero_point_impl.constant is None else self.zero_point_impl.constant
+        if self.rounding_impl is not None or not self.bit_width_impl.whole:
+            value = self._compose(torch.relu(x) if rectify else x, scale, zero, bit_width)
+            return self.delay(x, value), scale, zero_point, bit_width
         value = quantize_int(
             x,
             scale,
-            zero_point if self.zero_point_impl.constant is None else self.zero_point_impl.constant,
+            zero,
             self._bits(bit_width),
             signed=self.signed,
             narrow_range=self.narrow_range,
@@ -93,6 +102,22 @@ class IntQuant(TensorQuant):
             rectify=rectify,
         )
         return self.delay(x, value), scale, zero_point, bit_width
+
+    def _compose(self, x: Tensor, scale: Tensor, zero_point: Tensor | float, bit_width: Tensor) -> Tensor:
+        """For a rounding of one's own, and for a range whose ends are fractions."""
+        return quantize_composed(
+            x,
+            scale,
+            zero_point,
+            self._bits(bit_width),
+            signed=self.signed,
+            narrow_range=self.narrow_range,
+            rounding=self.rounding_impl or self._round,
+            clamp_gradient=self.clamp_gradient,
+        )
+
+    def _round(self, x: Tensor) -> Tensor:
+        return rounding_ste(x, self.rounding_mode)
 
     def _check_zero_point(self) -> None:
         bits = self.bit_width_impl.constant
