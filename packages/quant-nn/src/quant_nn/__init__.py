@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from quant_nn.activation import QuantActivation as QuantActivation
     from quant_nn.activation import QuantIdentity as QuantIdentity
     from quant_nn.activation import QuantReLU as QuantReLU
+    from quant_nn.attention import QuantScaledDotProductAttention as QuantScaledDotProductAttention
+    from quant_nn.attention_multihead import QuantMultiheadAttention as QuantMultiheadAttention
     from quant_nn.convolution import QuantConv as QuantConv
     from quant_nn.convolution import QuantConv1d as QuantConv1d
     from quant_nn.convolution import QuantConv2d as QuantConv2d
@@ -43,7 +45,9 @@ __getattr__, __dir__ = lazy_names(
         "QuantConv3d": "quant_nn.convolution",
         "QuantIdentity": "quant_nn.activation",
         "QuantLinear": "quant_nn.linear",
+        "QuantMultiheadAttention": "quant_nn.attention_multihead",
         "QuantReLU": "quant_nn.activation",
+        "QuantScaledDotProductAttention": "quant_nn.attention",
         "QuantWeightLayer": "quant_nn.weight_layer",
     },
 )

@@ -23,4 +23,5 @@ def quant_layers() -> Iterable[Layer]:
     yield _layer("Conv3d", "convolution over volumes")
     yield _layer("Identity", "quantizes what passes")
     yield _layer("Linear", "fully connected layer")
+    yield _layer("MultiheadAttention", "attention of many heads")
     yield _layer("ReLU", "rectifier")
