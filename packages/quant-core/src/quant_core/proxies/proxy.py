@@ -7,7 +7,7 @@ rebuilds it on ``load_state_dict``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from quant_core.components import TensorQuant
 from quant_core.errors import ConfigurationError
 from quant_core.inject import Injector, assemble
+from quant_core.inject.attributes import find, names_of
 from quant_core.proxies.loading import current_load
 from quant_core.tensor import GridOrigin, QuantTensor
 
@@ -51,6 +52,7 @@ class QuantProxy(nn.Module):
         self.disable_quant = False
         self._owners: list[nn.Module] = [quant_layer]
         self._origin = GridOrigin()
+        self._given: dict[str, nn.Module] = {}
         self.init_tensor_quant()
 
     @property
@@ -62,6 +64,11 @@ class QuantProxy(nn.Module):
     def is_quant_enabled(self) -> bool:
         """Whether tensors are quantized."""
         return not self.disable_quant
+
+    @property
+    def learns_bit_width(self) -> bool:
+        """Whether training changes the bit width: ``bit_width_impl`` has a parameter that is not frozen."""
+        return bool(getattr(getattr(self.tensor_quant, "bit_width_impl", None), "learns", False))
 
     def add_owner(self, quant_layer: nn.Module) -> None:
         """Share this proxy with one more layer, and build the quantizer again for all of them.
@@ -91,7 +98,7 @@ class QuantProxy(nn.Module):
         """
         module = self._owners[0] if len(self._owners) == 1 else tuple(self._owners)
         built = assemble(
-            self.quant_injector.let(module=module),
+            self.quant_injector.let(**self._given, module=module),
             self.roots,
             prefix=self.prefix,
             where=type(self._owners[0]).__name__,
@@ -108,6 +115,7 @@ class QuantProxy(nn.Module):
                 fix=f"Set {self.prefix}signed to True or False.",
             )
         self._install("tensor_quant", quant)
+        self._given = self._given or _given(self.quant_injector, self.modules())
         self.signed = bool(signed)
         self.narrow_range = bool(narrow_range)
         self.symmetric = bool(getattr(quant, "symmetric", False))
@@ -195,6 +203,16 @@ class QuantProxy(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+
+
+def _given(injector: type[Injector], modules: Iterable[nn.Module]) -> dict[str, nn.Module]:
+    """The components that were given as instances, to be shared by several quantizers.
+
+    A proxy remembers them, because its copies build again with the copies of them and not with what the injector holds.
+    """
+    used = {id(module) for module in modules}
+    found = {name: find(injector, name) for name in names_of(injector)}
+    return {name: hit[1] for name, hit in found.items() if hit is not None and id(hit[1]) in used}
 
 
 def _keep_identity(old: nn.Module, new: nn.Module) -> None:

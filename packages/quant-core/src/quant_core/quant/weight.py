@@ -6,6 +6,7 @@ from typing import Any
 
 from quant_core.components import (
     AbsMax,
+    BitWidth,
     ConstBitWidth,
     Granularity,
     IntQuant,
@@ -15,6 +16,7 @@ from quant_core.components import (
     ZeroZeroPoint,
 )
 from quant_core.inject import Injector, value
+from quant_core.ops import ClampGradient
 from quant_core.proxies import WeightQuantProxyFromInjector
 
 
@@ -39,7 +41,6 @@ class Int8WeightPerTensorFloat(Injector):
     signed = True
     narrow_range = True
     rounding_mode = "ROUND"
-    clamp_gradient = "pass"
     scaling_min_val = 1e-10
     scaling_per_output_channel = False
     quant_delay_steps = 0
@@ -49,6 +50,11 @@ class Int8WeightPerTensorFloat(Injector):
         """Per tensor, or per output channel of the layer."""
         first = module[0] if isinstance(module, tuple) else module
         return PerChannel(first.output_channel_dim) if scaling_per_output_channel else PerTensor()
+
+    @value
+    def clamp_gradient(bit_width_impl: BitWidth) -> ClampGradient:
+        """A clamped weight gets the gradient, so that it can come back; a bit width that learns gets it in its place."""
+        return "masked" if bit_width_impl.learns else "pass"
 
 
 class Int8WeightPerChannelFloat(Int8WeightPerTensorFloat):
