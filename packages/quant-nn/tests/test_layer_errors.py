@@ -135,10 +135,10 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         lambda: qnn.QuantLinear(3, 2, bias_quant=Int8Bias)(torch.zeros(1, 3)),
         InputError,
         "the bias cannot be quantized\n"
-        "  at QuantLinear\n"
+        "  at QuantLinear(in_features=3, out_features=2, bias=True)\n"
         "  its scale is input scale · weight scale, and the input is a plain tensor\n"
-        "  Set input_quant on this layer, or return_quant_tensor=True on the layer before it; what dropout gives in training, "
-        "and a sum of two scales, must be quantized again.",
+        "  Set input_quant on this layer, or return_quant_tensor=True on the layer before it; a sum of two scales must be "
+        "quantized again.",
     ),
     "a quantized bias beside a float weight": (
         lambda: qnn.QuantLinear(3, 2, weight_quant=None, input_quant=Int8ActPerTensorFloat, bias_quant=Int8Bias)(
@@ -146,7 +146,7 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         ),
         InputError,
         "the bias cannot be quantized\n"
-        "  at QuantLinear\n"
+        "  at QuantLinear(in_features=3, out_features=2, bias=True)\n"
         "  its scale is input scale · weight scale, and the weight is not quantized\n"
         "  Set weight_quant, and do not disable it.",
     ),
@@ -161,7 +161,7 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         )(torch.ones(1, 3)),
         InputError,
         "the bias cannot be quantized\n"
-        "  at QuantLinear\n"
+        "  at QuantLinear(in_features=3, out_features=2, bias=True)\n"
         "  its scale is input scale · weight scale, and the input has a scale for each channel\n"
         "  Quantize the input per tensor.",
     ),
@@ -169,10 +169,10 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         lambda: qnn.QuantLinear(3, 2, return_quant_tensor=True)(torch.zeros(1, 3)),
         InputError,
         "the output cannot be returned as a quantized tensor without an output quantizer\n"
-        "  at QuantLinear\n"
+        "  at QuantLinear(in_features=3, out_features=2, bias=True)\n"
         "  its scale is input scale · weight scale, and the input is a plain tensor\n"
-        "  Set input_quant on this layer, or return_quant_tensor=True on the layer before it; what dropout gives in training, "
-        "and a sum of two scales, must be quantized again.",
+        "  Set input_quant on this layer, or return_quant_tensor=True on the layer before it; a sum of two scales must be "
+        "quantized again.",
     ),
     "a per-channel scale on a wrong axis": (
         lambda: qnn.QuantIdentity(scaling_per_output_channel=True, per_channel_broadcastable_shape=(1, 3, 1, 1))(

@@ -44,8 +44,8 @@ CHANNELS = torch.tensor([0.5, 0.25, 0.3, 2.0]).reshape(1, 4, 1, 1)
         lambda x: F.pad(x, (1, 1), value=0.5),
         lambda x: torch.constant_pad_nd(x, (1, 1), 0.5),
         lambda x: x.masked_fill(IMAGE > 0, 0.5),
-        lambda x: F.dropout(x),
-        lambda x: torch.dropout(x, 0.5, train=True),
+        lambda x: F.dropout(x.replace(zero_on_grid=False)),
+        lambda x: torch.dropout(x, 1.0, train=True),
         lambda x: F.alpha_dropout(x, training=True),
         lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
         lambda x: F.interpolate(x, None, 2, "bicubic"),
@@ -309,3 +309,33 @@ def test_scale_and_value_are_differentiable():
 def test_no_two_rules_claim_one_operation():
     operations = [operation for rule in RULES for operation in rule.operations]
     assert len(operations) == len(set(operations))
+
+
+@pytest.mark.parametrize(
+    "drop",
+    [F.dropout, F.dropout2d, lambda x: torch.dropout(x, 0.5, True), lambda x: torch.feature_dropout(x, 0.5, True)],
+)
+@pytest.mark.parametrize("zero_point", [0.0, 3.0])
+def test_dropout_in_training_keeps_the_integers_on_a_coarser_scale(drop, zero_point):
+    torch.manual_seed(0)
+    grid = CHANNELS, torch.tensor(zero_point), torch.tensor(4.0)
+    x = QuantTensor((IMAGE - zero_point) * CHANNELS, *grid, signed=True, symmetric=zero_point == 0)
+    out = drop(x)
+    assert out.is_valid
+    assert torch.equal(out.scale, CHANNELS * 2)
+    dropped = out.value == 0
+    assert torch.equal(out.int()[dropped], torch.full_like(out.int()[dropped], int(zero_point)))
+    assert torch.equal(out.int()[~dropped], x.int()[~dropped])
+
+
+@pytest.mark.parametrize("zero_points", [(-8.0, 0.0), (7.0, 0.0), (3.0, -8.0)])
+@pytest.mark.parametrize("terms", [1, 3, 8])
+def test_the_bits_of_an_accumulator_count_with_zero_points(zero_points, terms):
+    x, w = (
+        QuantTensor(torch.zeros(1), torch.tensor(1.0), torch.tensor(z), torch.tensor(4.0), signed=True)
+        for z in zero_points
+    )
+    width = accumulator_bit_width(x, w, terms=terms)
+    corners = [(a - zero_points[0]) * (b - zero_points[1]) * terms for a in (-8, 7) for b in (-8, 7)]
+    assert -(2 ** (width - 1)) <= min(corners)
+    assert max(corners) <= 2 ** (width - 1) - 1

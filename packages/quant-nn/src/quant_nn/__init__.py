@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from quant_nn.convolution import QuantConv2d as QuantConv2d
     from quant_nn.convolution import QuantConv3d as QuantConv3d
     from quant_nn.linear import QuantLinear as QuantLinear
+    from quant_nn.transposed_convolution import QuantConvTranspose as QuantConvTranspose
+    from quant_nn.transposed_convolution import QuantConvTranspose1d as QuantConvTranspose1d
+    from quant_nn.transposed_convolution import QuantConvTranspose2d as QuantConvTranspose2d
+    from quant_nn.transposed_convolution import QuantConvTranspose3d as QuantConvTranspose3d
     from quant_nn.weight_layer import QuantWeightLayer as QuantWeightLayer
 
     __version__: str
@@ -43,6 +47,10 @@ __getattr__, __dir__ = lazy_names(
         "QuantConv1d": "quant_nn.convolution",
         "QuantConv2d": "quant_nn.convolution",
         "QuantConv3d": "quant_nn.convolution",
+        "QuantConvTranspose": "quant_nn.transposed_convolution",
+        "QuantConvTranspose1d": "quant_nn.transposed_convolution",
+        "QuantConvTranspose2d": "quant_nn.transposed_convolution",
+        "QuantConvTranspose3d": "quant_nn.transposed_convolution",
         "QuantIdentity": "quant_nn.activation",
         "QuantLinear": "quant_nn.linear",
         "QuantMultiheadAttention": "quant_nn.attention_multihead",

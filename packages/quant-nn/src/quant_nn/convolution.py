@@ -15,7 +15,34 @@ from quant_nn.weight_layer import QuantWeightLayer
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
-class QuantConv(QuantWeightLayer):
+class QuantSpatialLayer(QuantWeightLayer):
+    """What convolutions and transposed ones share: an input ``(N, C, …)`` with axes in space.
+
+    Attributes:
+        spatial_axes: the names of these axes.
+    """
+
+    in_channels: int
+    out_channels: int
+    spatial_axes: tuple[str, ...]
+
+    def _check_input(self, shape: torch.Size) -> None:
+        axis = len(shape) - len(self.spatial_axes) - 1
+        if axis not in (0, 1) or shape[axis] != self.in_channels:
+            axes = ", ".join(self.spatial_axes)
+            raise InputError(
+                f"an input of shape {tuple(shape)} does not fit this layer",
+                where=self._named(),
+                why=f"it takes (N, C, {axes}) or (C, {axes}), with C = in_channels = {self.in_channels}",
+                fix="Check the order of the axes, and the number of channels that the layer before it gives.",
+            )
+
+    def _channel_shape(self, out: Tensor) -> tuple[int, ...]:
+        spatial = [1] * len(self.spatial_axes)
+        return (*[1] * (out.dim() - len(spatial) - 1), self.out_channels, *spatial)
+
+
+class QuantConv(QuantSpatialLayer):
     """What the three convolutions share: ``y = Q_out(Q_in(x) ∗ Q_w(W) + Q_b(b))``.
 
     Args:
@@ -44,10 +71,6 @@ class QuantConv(QuantWeightLayer):
     The keys of its ``state_dict`` for weight and bias are those of the float layer, whose checkpoints load strictly.
     """
 
-    in_channels: int
-    out_channels: int
-    spatial_axes: tuple[str, ...]
-
     def __init__(
         self,
         in_channels: int,
@@ -72,25 +95,10 @@ class QuantConv(QuantWeightLayer):
         super().__init__(*shape, device=device, dtype=dtype)  # the float convolution comes next in the order of bases
         self._init_quant(weight_quant, bias_quant, input_quant, output_quant, return_quant_tensor, options)
 
-    def _operation(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _operation(self, x: Tensor, weight: Tensor, bias: Tensor | None, **how: Any) -> Tensor:
         convolve: Any = self._conv_forward  # of the float convolution
         out: Tensor = convolve(x, weight, bias)
         return out
-
-    def _check_input(self, shape: torch.Size) -> None:
-        axis = len(shape) - len(self.spatial_axes) - 1
-        if axis not in (0, 1) or shape[axis] != self.in_channels:
-            axes = ", ".join(self.spatial_axes)
-            raise InputError(
-                f"an input of shape {tuple(shape)} does not fit this layer",
-                where=f"{type(self).__name__}({self.extra_repr()})",
-                why=f"it takes (N, C, {axes}) or (C, {axes}), with C = in_channels = {self.in_channels}",
-                fix="Check the order of the axes, and the number of channels that the layer before it gives.",
-            )
-
-    def _channel_shape(self, out: Tensor) -> tuple[int, ...]:
-        spatial = [1] * len(self.spatial_axes)
-        return (*[1] * (out.dim() - len(spatial) - 1), self.out_channels, *spatial)
 
 
 class QuantConv1d(QuantConv, nn.Conv1d):  # type: ignore[misc]  # forward takes quantized tensors as well

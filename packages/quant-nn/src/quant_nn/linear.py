@@ -58,14 +58,14 @@ class QuantLinear(QuantWeightLayer, nn.Linear):  # type: ignore[misc]  # forward
         nn.Linear.__init__(self, in_features, out_features, bias=bias, device=device, dtype=dtype)
         self._init_quant(weight_quant, bias_quant, input_quant, output_quant, return_quant_tensor, options)
 
-    def _operation(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _operation(self, x: Tensor, weight: Tensor, bias: Tensor | None, **how: Any) -> Tensor:
         return F.linear(x, weight, bias)
 
     def _check_input(self, shape: torch.Size) -> None:
         if len(shape) == 0 or shape[-1] != self.in_features:
             raise InputError(
                 f"an input of shape {tuple(shape)} does not fit this layer",
-                where=f"{type(self).__name__}({self.extra_repr()})",
+                where=self._named(),
                 why=f"the last axis holds the features, and in_features={self.in_features}",
                 fix=f"Give it a tensor of shape (..., {self.in_features}), or flatten what comes before.",
             )

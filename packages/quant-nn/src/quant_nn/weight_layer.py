@@ -10,16 +10,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from quant_core.errors import InputError
 from quant_core.proxies import QuantProxy
 from quant_core.tensor import QuantTensor, accumulator_bit_width
+from quant_nn.accumulation import Accumulator, accumulator_of, accumulator_scale, no_scale
+from quant_nn.layer import QuantLayer, value_of
 from quant_nn.options import split_options
 from quant_nn.quantizers import Quantizer, build_proxy
 
 
-class QuantWeightLayer(nn.Module):
+class QuantWeightLayer(QuantLayer):
     """Mixin for layers with a weight and an optional bias; the float layer comes after it among the bases.
 
     Attributes:
@@ -44,10 +46,11 @@ class QuantWeightLayer(nn.Module):
         return_quant_tensor: bool,
         options: dict[str, Any],
     ) -> None:
-        if self._parameters["bias"] is None:
+        biased = self._bias() is not None
+        if not biased:
             bias_quant = None
         quantizers = {"weight_": weight_quant, "bias_": bias_quant, "input_": input_quant, "output_": output_quant}
-        absent = {} if self._parameters["bias"] is not None else {"bias_": "this layer has no bias"}
+        absent = {} if biased else {"bias_": "this layer has no bias"}
         sorted_options = split_options(type(self), options, quantizers, absent)
         self.return_quant_tensor = return_quant_tensor
         # Shared proxies come last, so that a layer that cannot be built does not become an owner of one.
@@ -59,6 +62,37 @@ class QuantWeightLayer(nn.Module):
         quantized: QuantTensor | Tensor = self.weight if self.weight_quant is None else self.weight_quant(self.weight)
         return quantized
 
+    def accumulator(self, input: Tensor | QuantTensor) -> Accumulator:
+        """What the accumulator must hold: from the integers of the weight and the range of the input, for any input of it.
+
+        Args:
+            input: an example of the input; only its grid is read. No statistics are collected from it.
+
+        Raises:
+            InputError: when the input or the weight is not quantized, or the input does not fit.
+
+        >>> import torch, quant_nn as qnn
+        >>> from quant_core.quant import Int8ActPerTensorFloat
+        >>> layer = qnn.QuantLinear(2, 1, bias=False, weight_bit_width=4, input_quant=Int8ActPerTensorFloat)
+        >>> _ = torch.nn.init.ones_(layer.weight)
+        >>> accumulator = layer.accumulator(torch.ones(1, 2))
+        >>> int(accumulator.low), int(accumulator.high), int(accumulator.bit_width)
+        (-1792, 1778, 12)
+        """
+        from quant_core.export.eval_mode import in_eval_mode  # loads what only a look at the model needs
+
+        with torch.no_grad(), in_eval_mode(self):
+            x = input if self.input_quant is None else self.input_quant(input)
+            self._check_input(x.shape)
+            weight, scale, bias = self._quantized_parameters(x)
+            if scale is None or not (isinstance(x, QuantTensor) and isinstance(weight, QuantTensor)):
+                raise no_scale("the accumulator has no scale", self._named(), x, weight)
+            integers = weight.int(float_datatype=True).to(torch.float64) - weight.zero_point
+            on_grid = (
+                bias.int().to(torch.float64) if isinstance(bias, QuantTensor) and self._bias_is_on_grid() else None
+            )
+            return accumulator_of(x, self._rows(integers), on_grid, scale, weight_signed=weight.signed)
+
     def forward(self, input: Tensor | QuantTensor) -> Tensor | QuantTensor:
         """Quantize, compute, quantize.
 
@@ -68,24 +102,42 @@ class QuantWeightLayer(nn.Module):
         Raises:
             InputError: when the input does not fit the layer, or a quantized bias has no scale.
         """
+        return self._compute(input)
+
+    def _compute(self, input: Tensor | QuantTensor, **how: Any) -> Tensor | QuantTensor:
+        """``forward``, with what the operation takes besides."""
         x = input if self.input_quant is None else self.input_quant(input)
         self._check_input(x.shape)
-        weight = self.quant_weight()
-        scale = self._accumulator_scale(x, weight)
-        bias: Tensor | QuantTensor | None = self._parameters["bias"]
-        if bias is not None and self.bias_quant is not None:
-            if scale is None and self.bias_quant.is_quant_enabled:
-                raise self._no_scale("the bias cannot be quantized", x, weight)
-            bias = self.bias_quant(bias, scale)
-        out = self._operation(_value(x), _value(weight), None if bias is None else _value(bias))
+        weight, scale, bias = self._quantized_parameters(x)
+        out = self._operation(value_of(x), value_of(weight), None if bias is None else value_of(bias), **how)
         if self.output_quant is not None:
-            quantized = self.output_quant(out)
-            return quantized if self.return_quant_tensor else _value(quantized)
+            return self._hand_on(self.output_quant(out))
         if not self.return_quant_tensor:
             return out
-        return self._accumulator(out, x, weight, bias, scale)
+        return self._on_its_grid(out, x, weight, bias, scale)
 
-    def _operation(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _quantized_parameters(
+        self, x: Tensor | QuantTensor
+    ) -> tuple[Tensor | QuantTensor, Tensor | None, Tensor | QuantTensor | None]:
+        """The weight, the scale of its products with ``x``, and the bias."""
+        weight = self.quant_weight()
+        scale = self._accumulator_scale(x, weight)
+        bias: Tensor | QuantTensor | None = self._bias()
+        if bias is not None and self.bias_quant is not None:
+            if scale is None and self.bias_quant.is_quant_enabled and self._bias_is_on_grid():
+                raise self._no_scale("the bias cannot be quantized", x, weight)
+            bias = self.bias_quant(bias, scale)
+        return weight, scale, bias
+
+    def _bias(self) -> Tensor | None:
+        bias: Tensor | None = getattr(self, "bias", None)  # not always a parameter: a parametrization computes it
+        return bias
+
+    def _bias_is_on_grid(self) -> bool:
+        """Whether a quantized bias takes the scale of the accumulator, and none of its own."""
+        return bool(getattr(self.bias_quant, "requires_input_scale", True))
+
+    def _operation(self, x: Tensor, weight: Tensor, bias: Tensor | None, **how: Any) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must define _operation(x, weight, bias)")
 
     def _check_input(self, shape: torch.Size) -> None:
@@ -95,33 +147,23 @@ class QuantWeightLayer(nn.Module):
         """The shape of a tensor with one element for each output channel, broadcastable to ``out``."""
         raise NotImplementedError(f"{type(self).__name__} must define _channel_shape(out)")
 
+    def _rows(self, weight: Tensor) -> Tensor:
+        """The weight with one row for each output channel: all factors of one output element."""
+        return weight.flatten(1)
+
     def _terms(self) -> int:
         """How many products are added up for one output element."""
         return self.weight[0].numel()
 
     def _accumulator_scale(self, x: Tensor | QuantTensor, weight: Tensor | QuantTensor) -> Tensor | None:
-        """``input scale · weight scale``: 0-dim, or ``(O,)``; ``None`` where either is not quantized per tensor / channel."""
-        if not (isinstance(x, QuantTensor) and isinstance(weight, QuantTensor)) or x.scale.numel() > 1:
-            return None
-        return x.scale.reshape(()) * weight.scale.reshape(() if weight.scale.numel() == 1 else (-1,))
+        """``input scale · weight scale``: 0-dim, or ``(O,)``; ``None`` where there is none."""
+        return accumulator_scale(x, weight)
 
     def _no_scale(self, what: str, x: Tensor | QuantTensor, weight: Tensor | QuantTensor) -> InputError:
         """Why the accumulator has no scale."""
-        if not isinstance(weight, QuantTensor):
-            reason, fix = "the weight is not quantized", "Set weight_quant, and do not disable it."
-        elif not isinstance(x, QuantTensor):
-            reason = "the input is a plain tensor"
-            fix = (
-                "Set input_quant on this layer, or return_quant_tensor=True on the layer before it; what dropout gives in "
-                "training, and a sum of two scales, must be quantized again."
-            )
-        else:
-            reason, fix = "the input has a scale for each channel", "Quantize the input per tensor."
-        return InputError(
-            what, where=type(self).__name__, why=f"its scale is input scale · weight scale, and {reason}", fix=fix
-        )
+        return no_scale(what, self._named(), x, weight)
 
-    def _accumulator(
+    def _on_its_grid(
         self,
         out: Tensor,
         x: Tensor | QuantTensor,
@@ -129,29 +171,26 @@ class QuantWeightLayer(nn.Module):
         bias: Tensor | QuantTensor | None,
         scale: Tensor | None,
     ) -> QuantTensor:
+        """The accumulator with its grid; a bias that is not on it shifts it by a fraction of a step."""
         if scale is None or not (isinstance(x, QuantTensor) and isinstance(weight, QuantTensor)):
             raise self._no_scale(
                 "the output cannot be returned as a quantized tensor without an output quantizer", x, weight
             )
         bit_width = accumulator_bit_width(x, weight, terms=self._terms())
         zero_point = torch.zeros_like(scale)
-        symmetric = x.symmetric and weight.symmetric and (bias is None or isinstance(bias, QuantTensor))
-        if isinstance(bias, QuantTensor):
+        shifted = bias is not None and not (isinstance(bias, QuantTensor) and self._bias_is_on_grid())
+        if shifted:
+            zero_point = -value_of(bias) / scale  # type: ignore[arg-type]  # there is one
+        elif isinstance(bias, QuantTensor):
             bit_width = torch.maximum(bit_width, bias.bit_width) + 1
-        elif bias is not None:
-            zero_point = -bias / scale  # a float bias shifts the grid by a fraction of a step
         shape = self._channel_shape(out)
         return QuantTensor(
             out,
             scale.reshape(shape) if scale.dim() else scale,
             zero_point.reshape(shape) if zero_point.dim() else zero_point,
             bit_width,
-            signed=x.signed or weight.signed,
+            signed=x.signed or weight.signed or not (x.symmetric and weight.symmetric),
             training=self.training,
-            symmetric=symmetric,
-            zero_on_grid=symmetric,
+            symmetric=not shifted,
+            zero_on_grid=not shifted,
         )
-
-
-def _value(x: Tensor | QuantTensor) -> Tensor:
-    return x.value if isinstance(x, QuantTensor) else x

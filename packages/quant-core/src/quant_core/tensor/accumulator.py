@@ -16,7 +16,7 @@ def accumulator_bit_width(x: QuantTensor, weight: QuantTensor, *, terms: int) ->
     A bound from bit widths, signs and shapes alone. The first is what Brevitas 0.13.4 gives. It is too small where an
     unsigned input meets signed weights that use their whole range: three products of 2 bits reach ``3 · 3 · −2 =
     −18``, which needs 6 bits and gets ``⌈log2(3 · 3 · 3)⌉ = 5``. There the range of the sum, ``terms`` times the
-    extreme products, decides.
+    extreme products, decides; it also counts with the zero-points, as the products are those of ``q − z``.
 
     Args:
         x: the input.
@@ -25,8 +25,8 @@ def accumulator_bit_width(x: QuantTensor, weight: QuantTensor, *, terms: int) ->
             elements``.
 
     Returns:
-        A 0-dim float32 tensor, without gradient. The sum is signed if either operand is. With a bias on the grid of
-        the products, add one to the larger of this and the bit width of the bias.
+        A 0-dim float32 tensor, without gradient. The sum is signed if either operand is, or has a zero-point. With a
+        bias on the grid of the products, add one to the larger of this and the bit width of the bias.
 
     >>> grid = torch.tensor(1.0), torch.tensor(0.0), torch.tensor(8.0)
     >>> x, w = QuantTensor(torch.zeros(3), *grid, True), QuantTensor(torch.zeros(3), *grid, True, narrow_range=True)
@@ -36,4 +36,5 @@ def accumulator_bit_width(x: QuantTensor, weight: QuantTensor, *, terms: int) ->
     largest = [2.0 ** operand.bit_width.detach().to(torch.float64).reshape(()) - 1 for operand in (x, weight)]
     by_width = torch.ceil(torch.log2(largest[0] * largest[1] * terms)).to(torch.float32)
     low, high = products(x, weight)
-    return torch.maximum(by_width, bits(low * terms, high * terms, signed=x.signed or weight.signed))
+    signed = x.signed or weight.signed or not (x.symmetric and weight.symmetric)
+    return torch.maximum(by_width, bits(low * terms, high * terms, signed=signed))

@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from quant_core.tensor.grids import bits, is_wide, same_grid, with_value
+from quant_core.tensor.grids import bits, is_wide, offsets, same_grid, with_value
 from quant_core.tensor.quant_tensor import QuantTensor
 
 _QUOTIENTS: Final = ("div",)
@@ -101,8 +101,8 @@ def multiplies(name: str, function: Callable[..., Any], args: tuple[Any, ...], k
 
 
 def products(x: QuantTensor, y: QuantTensor) -> tuple[Tensor, Tensor]:
-    """The smallest and the largest product of an integer of ``x`` and one of ``y``: at corners of their ranges."""
-    corners = [one * other for one in x.range() for other in y.range()]
+    """The smallest and the largest product of ``q − z`` of ``x`` and of ``y``: at corners of their ranges."""
+    corners = [one * other for one in offsets(x) for other in offsets(y)]
     return _all(torch.minimum, corners), _all(torch.maximum, corners)
 
 

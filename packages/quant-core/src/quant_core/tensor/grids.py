@@ -96,6 +96,20 @@ def bits(low: Tensor, high: Tensor, *, signed: bool) -> Tensor:
     return above.clamp(min=1).to(torch.float32)
 
 
+def offsets(x: QuantTensor) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest ``integer − zero_point``, 0-dim float64 tensors, without gradient.
+
+    >>> x = QuantTensor(torch.zeros(1), torch.tensor(0.5), torch.tensor(3.0), torch.tensor(4.0), signed=False)
+    >>> [int(bound) for bound in offsets(x)]
+    [-3, 12]
+    """
+    low, high = (bound.detach() for bound in x.range())
+    if x.symmetric:
+        return low, high
+    zero_point = x.zero_point.detach().to(torch.float64)
+    return low - zero_point.amax(), high - zero_point.amin()
+
+
 def _equal(one: Tensor, other: Tensor) -> bool:
     if one.numel() == other.numel() == 1:
         one, other = one.reshape(()), other.reshape(())

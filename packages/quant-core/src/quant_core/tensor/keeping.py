@@ -11,6 +11,7 @@ from quant_core.tensor.grids import aligned, constant_along, plain, with_value
 from quant_core.tensor.quant_tensor import QuantTensor
 
 _NEAREST: Final = ("nearest", "nearest-exact")
+_DROPOUTS: Final = ("dropout", "dropout1d", "dropout2d", "dropout3d")
 
 
 def argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str, default: Any) -> Any:
@@ -99,10 +100,16 @@ def pads(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs:
 
 
 def drops(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Dropout: nothing in eval mode; in training it rescales, which leaves the grid."""
-    on_by_default = name in ("dropout", "dropout1d", "dropout2d", "dropout3d")
+    """Dropout: nothing in eval mode; in training zeros among values at ``1 / (1 − p)`` times the scale."""
+    x = args[0]
+    on_by_default = name in _DROPOUTS
     training = argument(args, kwargs, 2, "train" if "train" in kwargs else "training", on_by_default)
-    return NotImplemented if training else args[0]
+    if not training:
+        return x
+    p = argument(args, kwargs, 1, "p", 0.5)
+    if name not in (*_DROPOUTS, "feature_dropout") or not x.zero_on_grid or not 0 <= p < 1:
+        return NotImplemented
+    return x.replace(value=function(x.value, *args[1:], **kwargs), scale=x.scale / (1 - p), origin=None)
 
 
 def resizes(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

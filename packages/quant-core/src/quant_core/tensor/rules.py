@@ -76,10 +76,11 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     _rule(
         "drops",
-        "kept",
+        "changed",
         keeping.drops,
         """alpha_dropout dropout dropout1d dropout2d dropout3d feature_alpha_dropout feature_dropout""",
-        "With `training=False`. With `training=True` elements are rescaled: a plain tensor.",
+        """With `training=True` some elements become the level 0 and the scale is divided by `1 − p`, where 0 is a level;
+        `alpha_dropout` gives a plain tensor. With `training=False` nothing happens.""",
     ),
     _rule(
         "resizes",
