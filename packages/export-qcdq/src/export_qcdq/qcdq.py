@@ -15,14 +15,10 @@ from torch.export import ExportedProgram
 
 from export_qcdq.grid import grid
 from export_qcdq.ops import DEQUANTIZE, QUANTIZE, translations
-from export_qcdq.precision import check_precision
-from quant_core.errors import ConfigurationError
 from quant_core.export import Program, Quantizer, is_quantizer
 from quant_core.export.builder import ProgramBuilder, constant_inputs
-from quant_core.export.onnx import OnnxArtifact, to_onnx
+from quant_core.export.onnx import OnnxArtifact, check_opset, check_precision, to_onnx
 from quant_core.ops import integer_range
-
-OPSETS = range(18, 22)
 
 
 def lower(program: Program, opset_version: int = 18) -> OnnxArtifact:
@@ -36,13 +32,8 @@ def lower(program: Program, opset_version: int = 18) -> OnnxArtifact:
         ConfigurationError: for another version.
         UnsupportedError: when an operation of the model has no ONNX operator, or a quantizer does not compute in float32.
     """
-    if opset_version not in OPSETS:
-        raise ConfigurationError(
-            f"opset_version={opset_version!r} cannot be written",
-            why=f"torch's exporter writes {OPSETS[0]} and later, and this target knows up to {OPSETS[-1]}",
-            fix=f"Use {OPSETS[0]}, which every current runtime reads.",
-        )
-    check_precision(program)
+    check_opset(opset_version)
+    check_precision(program, "qcdq")
     content, quantizers = to_onnx(
         program,
         rewrite(program),

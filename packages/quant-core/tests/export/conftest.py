@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quant_core.export import Artifact, Program, Trace
+from quant_core.export import Artifact, Note, Program, Refusal, Trace
 from quant_core.inject import Injector
 from quant_core.plugins import API_VERSION, Capabilities, QuantSupport, Registry, Target, hookimpl
 from quant_core.proxies import ActQuantProxyFromInjector, BiasQuantProxyFromInjector, WeightQuantProxyFromInjector
@@ -79,7 +79,7 @@ class Listing(Artifact):
     def trace(self, inputs: list[Any]) -> Trace:
         values: dict[str, Tensor] = {}
         outputs = _Faulty(self.program, values, self.error, self.at).outputs(inputs)
-        return Trace(outputs=outputs, values=values)
+        return Trace(outputs=outputs, values=values, program=self.program, inputs=inputs)
 
 
 class _Faulty(torch.fx.Interpreter):
@@ -112,6 +112,12 @@ def lower(program: Program, error: float = 0.0, at: str | None = None) -> Listin
     return Listing(program, error, at)
 
 
+def rules(program: Program) -> Iterable[Refusal | Note]:
+    """The rules of the target ``ruled``: one thing that it refuses, and one to know of."""
+    yield Note(where="the model", what="it is small")
+    yield Refusal(where="the model", op="forward", actual="no name", constraint="ruled takes names", fix="Give it one.")
+
+
 def crash(program: Program) -> Listing:
     """The exporter of a target that declares what it cannot do."""
     raise KeyError("node")
@@ -134,7 +140,7 @@ def _plugin() -> ModuleType:
 
     @hookimpl
     def quant_targets() -> list[Target]:
-        def target(name: str, exporter: str, takes: Capabilities) -> Target:
+        def target(name: str, exporter: str, takes: Capabilities, rules: str | None = None) -> Target:
             return Target(
                 name=name,
                 summary="for tests",
@@ -142,12 +148,14 @@ def _plugin() -> ModuleType:
                 suffix=".json",
                 capabilities=takes,
                 runtime="torch",
+                rules=rules,
             )
 
         return [
             target("listing", "lower", capabilities),
             target("strict", "lower", strict),
             target("crashing", "crash", capabilities),
+            target("ruled", "lower", Capabilities(), "listing_target:rules"),
         ]
 
     module = ModuleType("listing_target")
@@ -155,12 +163,13 @@ def _plugin() -> ModuleType:
     module.quant_targets = quant_targets
     module.lower = lower
     module.crash = crash
+    module.rules = rules
     return module
 
 
 @pytest.fixture
 def plugins(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """A registry with the targets ``listing``, ``strict`` and ``crashing``."""
+    """A registry with the targets ``listing``, ``strict``, ``crashing`` and ``ruled``."""
     import sys
 
     monkeypatch.setitem(sys.modules, "listing_target", _plugin())

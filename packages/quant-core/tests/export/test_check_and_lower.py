@@ -47,6 +47,21 @@ def test_every_refusal_is_reported_at_once_with_its_place_and_remedy(
     assert str(report).startswith(f"target 'strict' cannot take this model: {len(report.refusals)} refusals\n")
 
 
+def test_what_a_target_says_by_rules_is_reported_with_the_rest(plugins: Registry) -> None:
+    report = check(capture(nn.ReLU(), (torch.ones(2),)), "ruled", plugins=plugins)
+    assert str(report) == (
+        "target 'ruled' cannot take this model: 1 refusal\n"
+        "forward with no name\n"
+        "  at the model\n"
+        "  ruled takes names\n"
+        "  Give it one.\n"
+        "note: it is small\n"
+        "  at the model"
+    )
+    assert not report.ok
+    assert [note.what for note in report.notes] == ["it is small"]
+
+
 def test_an_operation_of_another_library_is_refused(plugins: Registry) -> None:
     class Prims(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

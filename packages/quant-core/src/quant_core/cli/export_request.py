@@ -107,7 +107,8 @@ def print_check(report: CheckReport, *, as_json: bool) -> None:
     """Print what the target cannot take."""
     if as_json:
         refusals = [asdict(refusal) for refusal in report.refusals]
-        print_json({"target": report.target, "ok": report.ok, "refusals": refusals})
+        notes = [asdict(note) for note in report.notes]
+        print_json({"target": report.target, "ok": report.ok, "refusals": refusals, "notes": notes})
     else:
         click.echo(str(report))
 

@@ -7,10 +7,10 @@
 ['aten.linear.default']
 """
 
-from quant_core.export.artifact import Artifact, Trace
+from quant_core.export.artifact import Artifact
 from quant_core.export.builder import ProgramBuilder, constant_inputs
 from quant_core.export.capture import capture
-from quant_core.export.check import CheckReport, Refusal, check
+from quant_core.export.check import CheckReport, Note, Refusal, check
 from quant_core.export.grid import grids
 from quant_core.export.lower import lower
 from quant_core.export.pipeline import Exported, compare, export
@@ -18,6 +18,7 @@ from quant_core.export.program import Program, Quantizer, is_quantizer
 from quant_core.export.provenance import Provenance
 from quant_core.export.signature import CallSignature
 from quant_core.export.spec import verify_spec
+from quant_core.export.trace import Trace, TraceRow
 from quant_core.export.verify import Divergence, Verification, verify
 
 __all__ = [
@@ -26,12 +27,14 @@ __all__ = [
     "CheckReport",
     "Divergence",
     "Exported",
+    "Note",
     "Program",
     "ProgramBuilder",
     "Provenance",
     "Quantizer",
     "Refusal",
     "Trace",
+    "TraceRow",
     "Verification",
     "capture",
     "check",

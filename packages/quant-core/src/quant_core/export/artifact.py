@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from quant_core.export.files import write_atomically
+from quant_core.export.program import Program
 from quant_core.export.signature import CallSignature
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trace:
-    """One run of an artifact, with what its quantizers gave.
-
-    Attributes:
-        outputs: the flat outputs, in the order of the program's.
-        values: the dequantized result of each activation quantizer, by the quantizer's name; as many as the runtime can show.
-    """
-
-    outputs: list[Tensor]
-    values: Mapping[str, Tensor]
+from quant_core.export.trace import Trace
 
 
 class Artifact(ABC):
@@ -33,7 +18,10 @@ class Artifact(ABC):
     Attributes:
         target: the target that it was lowered to.
         signature: how the program that it was lowered from is called.
+        program: that program, so that a trace can show both side by side; :func:`~quant_core.export.lower` notes it.
     """
+
+    program: Program | None = None
 
     def __init__(self, target: str, signature: CallSignature) -> None:
         self.target = target
@@ -45,7 +33,9 @@ class Artifact(ABC):
 
     @abstractmethod
     def trace(self, inputs: list[Any]) -> Trace:
-        """Run it in the target's own runtime on flat inputs. Law: the same inputs give the same trace.
+        """Run it in the target's own runtime on flat inputs, noting what it gives on the way.
+
+        Law: the same inputs give the same trace.
 
         Raises:
             ArtifactError: when the runtime is not installed or refuses the file.

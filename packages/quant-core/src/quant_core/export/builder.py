@@ -82,6 +82,14 @@ class ProgramBuilder:
         """Put a call in the place of a node; ``args`` and ``kwargs`` hold new nodes."""
         return self._place(old, self.graph.create_node("call_function", target, args, dict(kwargs), name or old.name))
 
+    def call(
+        self, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, *, like: fx.Node, name: str
+    ) -> fx.Node:
+        """Add a call of new nodes, with the origin and the type of a node of the old graph, and stand for none of them."""
+        new = self.graph.create_node("call_function", target, args, dict(kwargs or {}), name)
+        new.meta = dict(like.meta)
+        return new
+
     def insert(self, step: fx.Node, known: Mapping[fx.Node, Any], *, like: fx.Node) -> fx.Node:
         """Copy a node of another graph, with the origin of a node of the old one."""
         new = self.graph.node_copy(step, known.__getitem__)

@@ -9,7 +9,7 @@ import torch
 
 from quant_core.errors import UnsupportedError
 from quant_core.export.program import Program, Quantizer, is_quantizer
-from quant_core.plugins import Capabilities, QuantSupport, Registry, Target, registry
+from quant_core.plugins import Capabilities, QuantSupport, Registry, Target, load_attribute, registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +35,34 @@ class Refusal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Note:
+    """One thing that a target takes, and that its users should know of.
+
+    Attributes:
+        where: its place in the model.
+        what: what to know.
+    """
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  at {self.where}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckReport:
     """The answer of :func:`check`.
 
     Attributes:
         target: the name of the target.
-        refusals: everything that it cannot take, in the order of the program.
+        refusals: everything that it cannot take: what its capabilities say in the order of the program, then what its rules say.
+        notes: what it takes, and its users should know of.
     """
 
     target: str
     refusals: tuple[Refusal, ...]
+    notes: tuple[Note, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -52,11 +70,11 @@ class CheckReport:
         return not self.refusals
 
     def __str__(self) -> str:
-        if self.ok:
-            return f"target {self.target!r} takes this model"
         count = len(self.refusals)
         head = f"target {self.target!r} cannot take this model: {count} {'refusal' if count == 1 else 'refusals'}"
-        return "\n".join([head, *(str(refusal) for refusal in self.refusals)])
+        if self.ok:
+            head = f"target {self.target!r} takes this model"
+        return "\n".join([head, *map(str, self.refusals), *(f"note: {note}" for note in self.notes)])
 
     def raise_if_refused(self) -> None:
         """Raise what stands in the report.
@@ -92,11 +110,14 @@ def check(program: Program, target: str, *, plugins: Registry | None = None) -> 
     known = plugins or registry()
     entry = known.target(target).item
     others = [registered.item for name, registered in known.targets.items() if name != target]
+    found = list(load_attribute(entry.rules)(program)) if entry.rules is not None else []
     refusals = [
         *_foreign_ops(program, entry),
         *(refusal for q in program.quantizers for refusal in _refusals(q, entry, others)),
+        *(one for one in found if isinstance(one, Refusal)),
     ]
-    return CheckReport(target=target, refusals=tuple(refusals))
+    notes = [one for one in found if isinstance(one, Note)]
+    return CheckReport(target=target, refusals=tuple(refusals), notes=tuple(notes))
 
 
 def _foreign_ops(program: Program, target: Target) -> Iterator[Refusal]:

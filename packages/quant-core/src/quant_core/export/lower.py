@@ -42,6 +42,7 @@ def lower(program: Program, target: str, *, plugins: Registry | None = None, **o
             why=f"{type(failure).__name__}: {failure}",
             fix="This is a defect of the target, which declares to take the model; report it with the cause of this error.",
         ) from failure
+    artifact.program = program
     return artifact
 
 

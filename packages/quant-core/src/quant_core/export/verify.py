@@ -21,10 +21,9 @@ from torch.utils import _pytree as pytree
 from quant_core.errors import InputError, VerificationError
 from quant_core.export.artifact import Artifact
 from quant_core.export.grid import grids
-from quant_core.export.program import Program, Quantizer, is_quantizer
+from quant_core.export.program import Program
+from quant_core.export.trace import TraceRow, Walk, largest_difference
 
-_TIE_DISTANCE = 1e-3
-_TIE_RELATIVE = 1e-5
 _FLOAT_RELATIVE = 1e-4
 _FLOAT_ABSOLUTE = 1e-6
 
@@ -57,7 +56,7 @@ class Verification:
         max_difference: the largest difference of an output, in units, from the inputs to the end.
         max_steps: the same in steps of the output's scale; ``None`` where no output is quantized.
         ties: how many values lay on the border between two levels and were rounded to different sides.
-        compared: how many quantizers were compared one by one.
+        compared: how many activation quantizers were compared one by one.
         first_divergence: the first difference that is not a tie; ``None`` when there is none.
     """
 
@@ -126,7 +125,7 @@ def verify(
     inputs = [own_copy(leaf) for leaf in program.signature.flatten(args, kwargs)]
     _check_inputs(inputs)
     trace = artifact.trace(inputs)
-    walk = _Walk(program, trace.values)
+    walk = Walk(program, trace.values)
     with torch.no_grad():
         forced = walk.outputs([own_copy(leaf) for leaf in inputs])
         captured = pytree.tree_leaves(
@@ -141,93 +140,45 @@ def verify(
             fix="Return plain tensors from the model, or the same structure in both.",
         )
     on_grid = grids(program)
+    activations = {quantizer.name for quantizer in program.quantizers if quantizer.role == "activation"}
     scales = [on_grid.get(node.name) if isinstance(node, fx.Node) else None for node in program.outputs]
-    divergence = _of_capture(captured, leaves) or walk.divergence
+    divergence = _of_capture(captured, leaves) or _of_rows(walk.rows)
     largest, largest_steps = 0.0, None
     for number, (ours, through, theirs, quantizer) in enumerate(
         zip(leaves, forced, trace.outputs, scales, strict=True)
     ):
-        difference = _largest(ours, theirs)
+        difference = largest_difference(ours, theirs)
         largest = max(largest, difference)
         if quantizer is not None and quantizer.scale is not None:
             largest_steps = max(largest_steps or 0.0, difference / float(quantizer.scale.min()))
         if divergence is None and not _close(through, theirs):
-            divergence = Divergence(where=f"output {number}", difference=_largest(through, theirs), steps=None)
+            divergence = Divergence(
+                where=f"output {number}", difference=largest_difference(through, theirs), steps=None
+            )
     return Verification(
         target=artifact.target,
         max_difference=largest,
         max_steps=largest_steps,
-        ties=walk.ties,
-        compared=walk.compared,
+        ties=sum(row.ties for row in walk.rows),
+        compared=sum(row.name in activations for row in walk.rows),
         first_divergence=divergence,
     )
-
-
-class _Walk(fx.Interpreter):
-    """Runs a program with the values of its quantizers replaced, one after the other, by those of an artifact."""
-
-    def __init__(self, program: Program, values: Mapping[str, Tensor]) -> None:
-        super().__init__(program.exported.graph_module)
-        self.program = program
-        self.values = values
-        self.quantizers = {quantizer.name: quantizer for quantizer in program.quantizers}
-        self.ties = 0
-        self.compared = 0
-        self.divergence: Divergence | None = None
-
-    def outputs(self, inputs: list[Any]) -> list[Any]:
-        constants, given = self.program.constants, iter(inputs)
-        names = [node.name for node in self.program.graph.find_nodes(op="placeholder")]
-        return list(self.run(*(constants[name] if name in constants else next(given) for name in names)))
-
-    def run_node(self, n: fx.Node) -> Any:
-        ours = super().run_node(n)
-        theirs = self.values.get(n.name)
-        if theirs is None or not is_quantizer(n):
-            return ours
-        self.compared += 1
-        theirs = theirs.to(device=ours.device, dtype=ours.dtype)
-        if theirs.shape != ours.shape:
-            self._differ(self.quantizers[n.name], math.inf, None)
-            return ours
-        if not torch.equal(ours, theirs):
-            operands: Any = self.map_nodes_to_values(n.args, n)
-            self._compare(self.quantizers[n.name], operands[0], ours, theirs)
-        return theirs
-
-    def _compare(self, quantizer: Quantizer, x: Tensor, ours: Tensor, theirs: Tensor) -> None:
-        scale = quantizer.scale
-        assert scale is not None  # a trace holds constant grids only
-        steps = (ours - theirs).abs() / scale
-        differs = steps > 0.5
-        ties = differs & (steps < 1.5) & _on_border(quantizer, x)
-        self.ties += int(ties.sum())
-        wrong = ~(steps <= 0.5) & ~ties  # NaN is never equal
-        if bool(wrong.any()):
-            self._differ(quantizer, float((ours - theirs).abs()[wrong].max()), float(steps[wrong].max()))
-
-    def _differ(self, quantizer: Quantizer, difference: float, steps: float | None) -> None:
-        if self.divergence is None:
-            self.divergence = Divergence(where=str(quantizer.where), difference=difference, steps=steps)
-
-
-def _on_border(quantizer: Quantizer, x: Tensor) -> Tensor:
-    """Whether a value lies so near to the border between two levels that the order of additions decides its side."""
-    assert quantizer.scale is not None  # as above
-    assert quantizer.zero_point is not None
-    if quantizer.op == "quant::binary":
-        return x.abs() <= _TIE_DISTANCE * quantizer.scale
-    level = x / quantizer.scale + quantizer.zero_point
-    border = torch.floor(level) + 0.5 if quantizer.rounding_mode in ("ROUND", "HALF_UP") else torch.round(level)
-    return (level - border).abs() <= _TIE_DISTANCE + _TIE_RELATIVE * level.abs()
 
 
 def _of_capture(captured: list[Any], model: list[Any]) -> Divergence | None:
     """Where the captured program computes something else than the model itself."""
     for number, (ours, theirs) in enumerate(zip(captured, model, strict=True)):
         if not _close(theirs, ours):
-            return Divergence(where=f"capture, output {number}", difference=_largest(theirs, ours), steps=None)
+            return Divergence(
+                where=f"capture, output {number}", difference=largest_difference(theirs, ours), steps=None
+            )
     return None
+
+
+def _of_rows(rows: list[TraceRow]) -> Divergence | None:
+    """Where the artifact first computes something else than torch does from the same values."""
+    first = next((row for row in rows if not row.equal), None)
+    return None if first is None else Divergence(where=first.where, difference=first.difference, steps=first.steps)
 
 
 def _check_inputs(inputs: list[Any]) -> None:
@@ -245,23 +196,9 @@ def own_copy(leaf: Any) -> Any:
     return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
 
 
-def _largest(one: Any, other: Any) -> float:
-    """The largest difference; infinite where two things cannot be compared."""
-    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
-        return 0.0 if one == other else math.inf
-    if one.shape != other.shape:
-        return math.inf
-    wide, other_wide = (tensor.detach().cpu().to(torch.float64) for tensor in (one, other))
-    finite = torch.isfinite(wide)
-    same = (wide == other_wide) | (torch.isnan(wide) & torch.isnan(other_wide))
-    if not torch.equal(finite, torch.isfinite(other_wide)) or not bool(torch.all(finite | same)):
-        return math.inf
-    return float((wide - other_wide)[finite].abs().max()) if bool(finite.any()) else 0.0
-
-
 def _close(one: Any, other: Any) -> bool:
     """Whether two outputs are equal up to the order of additions, in each row along the last axis."""
-    largest = _largest(one, other)
+    largest = largest_difference(one, other)
     if largest == 0 or math.isinf(largest) or not one.is_floating_point():
         return largest == 0
     wide, other_wide = (torch.nan_to_num(tensor.detach().cpu().to(torch.float64), 0, 0, 0) for tensor in (one, other))

@@ -9,7 +9,9 @@ from quant_core.errors import PluginError
 from quant_core.plugins.capabilities import Capabilities
 from quant_core.plugins.references import REFERENCE
 
-_CODE: Final = frozenset({"exporter", "quantizer", "float_type", "quant_type", "op", "decomposition", "command"})
+_CODE: Final = frozenset(
+    {"exporter", "rules", "quantizer", "float_type", "quant_type", "op", "decomposition", "command"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,9 @@ class Entry:
             )
         for part in fields(self):
             reference = getattr(self, part.name)
-            if part.name in _CODE and not (isinstance(reference, str) and REFERENCE.fullmatch(reference)):
+            if part.name not in _CODE or (reference is None and part.default is None):
+                continue
+            if not (isinstance(reference, str) and REFERENCE.fullmatch(reference)):
                 raise PluginError(
                     f"{type(self).__name__} {self.name!r} has {part.name}={reference!r}",
                     why="code is named as 'package.module:attribute', so that it is imported on first use only",
@@ -53,12 +57,15 @@ class Target(Entry):
         suffix: the usual end of its file names, such as ``.onnx``.
         capabilities: what it takes.
         runtime: the import name of the package that runs its artifacts; ``None`` when nothing can run them.
+        rules: a function ``(program) -> Iterable[Refusal | Note]`` for what the capabilities cannot say, such as what must stand
+            before what; ``None`` when they say it all.
     """
 
     exporter: str
     suffix: str
     capabilities: Capabilities
     runtime: str | None = None
+    rules: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

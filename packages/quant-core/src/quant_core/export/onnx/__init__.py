@@ -1,6 +1,18 @@
 """What targets that write ONNX files share. Needs onnx and onnxscript, which those targets depend on; this package does not."""
 
 from quant_core.export.onnx.artifact import OnnxArtifact
-from quant_core.export.onnx.conversion import Translation, mark, to_onnx
+from quant_core.export.onnx.conversion import Step, Translation, mark, to_onnx
+from quant_core.export.onnx.custom import custom_op
+from quant_core.export.onnx.requirements import OPSETS, check_opset, check_precision
 
-__all__ = ["OnnxArtifact", "Translation", "mark", "to_onnx"]
+__all__ = [
+    "OPSETS",
+    "OnnxArtifact",
+    "Step",
+    "Translation",
+    "check_opset",
+    "check_precision",
+    "custom_op",
+    "mark",
+    "to_onnx",
+]

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from quant_core.errors import ArtifactError
-from quant_core.export.artifact import Artifact, Trace
+from quant_core.export.artifact import Artifact
 from quant_core.export.signature import CallSignature
+from quant_core.export.trace import Trace
 
 
 class OnnxArtifact(Artifact):
@@ -20,15 +21,15 @@ class OnnxArtifact(Artifact):
         target: the target that it was lowered to.
         signature: how the program that it was lowered from is called.
         content: the bytes of the file.
-        quantizers: the name of the ONNX value of each quantizer, by the quantizer's name.
+        values: the name of the ONNX value of each quantizer and other node of the program, by the node's name.
 
     It runs in onnxruntime without graph optimizations, so that what is compared is what the file says.
     """
 
-    def __init__(self, target: str, signature: CallSignature, content: bytes, quantizers: Mapping[str, str]) -> None:
+    def __init__(self, target: str, signature: CallSignature, content: bytes, values: Mapping[str, str]) -> None:
         super().__init__(target, signature)
         self._content = content
-        self._quantizers = dict(quantizers)
+        self._values = dict(values)
 
     def content(self) -> bytes:
         """The bytes of the ``.onnx`` file."""
@@ -48,13 +49,13 @@ class OnnxArtifact(Artifact):
         except Exception as failure:
             raise self._refused("the inputs", failure) from failure
         outputs = [torch.from_numpy(result) if hasattr(result, "shape") else result for result in results]
-        count = len(outputs) - len(self._quantizers)
-        values = dict(zip(self._quantizers, outputs[count:], strict=True))
-        return Trace(outputs=outputs[:count], values=values)
+        count = len(outputs) - len(self._values)
+        values = dict(zip(self._values, outputs[count:], strict=True))
+        return Trace(outputs=outputs[:count], values=values, program=self.program, inputs=inputs)
 
     @cached_property
     def _session(self) -> Any:
-        """A session that also gives the values of the quantizers."""
+        """A session that also gives the values in between."""
         try:
             import onnx
             import onnxruntime
@@ -65,7 +66,7 @@ class OnnxArtifact(Artifact):
                 fix="Install it: pip install onnxruntime",
             ) from missing
         model = onnx.load_from_string(self._content)
-        for name in self._quantizers.values():
+        for name in self._values.values():
             model.graph.output.append(onnx.ValueInfoProto(name=name))
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,13 +12,16 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from quant_core.errors import UnsupportedError
-from quant_core.export.onnx.naming import MARK, tidy
+from quant_core.export.onnx.naming import MARK, ORIGIN, tidy
 from quant_core.export.onnx.optimize import optimize
 from quant_core.export.program import Program
 from quant_core.export.quiet import quiet
 
 Translation = Callable[..., Any]
 """An onnxscript function that emits the ONNX nodes of one op."""
+
+Step = Callable[[Any], None]
+"""A function that changes an ``onnx_ir`` model in place, before names are given."""
 
 IR_VERSION = 10
 
@@ -36,6 +40,7 @@ def to_onnx(
     translations: Mapping[Any, Translation],
     opset: int,
     producer: str,
+    steps: Sequence[Step] = (),
 ) -> tuple[bytes, dict[str, str]]:
     """Convert a program to ONNX.
 
@@ -46,16 +51,18 @@ def to_onnx(
         translations: how to emit the ops that torch's exporter does not know.
         opset: the version of the standard ONNX operators.
         producer: the name of the distribution that writes the file.
+        steps: what the target does to the simplified model, in order.
 
     Returns:
-        The bytes of the file, and the name of the ONNX value of each quantizer by the quantizer's name.
+        The bytes of the file, and the name of the ONNX value of each quantizer and of each other node of ``exported`` that the
+        file still computes, by the node's name.
 
     Raises:
         UnsupportedError: when the model returns something else than tensors, or torch's exporter has no ONNX operator for an op
             of it.
     """
     _check_outputs(program, target)
-    with quiet():
+    with quiet(), _origins_noted(exported):
         try:
             converted = torch.onnx.export(
                 exported,
@@ -70,12 +77,27 @@ def to_onnx(
         assert converted is not None
         model = converted.model
         optimize(model)
+        for step in steps:
+            step(model)
     model.ir_version = IR_VERSION
     model.producer_name = producer
     model.producer_version = None
     names = tidy(model, program.signature)
     content: bytes = converted.model_proto.SerializeToString(deterministic=True)
     return content, names
+
+
+@contextlib.contextmanager
+def _origins_noted(exported: ExportedProgram) -> Iterator[None]:
+    """Tell torch's exporter the name of each node as if it were a module, because it gives nodes other names."""
+    stacks = {node: node.meta.get("nn_module_stack") for node in exported.graph.nodes if node.op == "call_function"}
+    for node, stack in stacks.items():
+        node.meta["nn_module_stack"] = {**(stack or {}), "origin": (f"{ORIGIN}{node.name}", "origin")}
+    try:
+        yield
+    finally:
+        for node, stack in stacks.items():
+            node.meta["nn_module_stack"] = stack
 
 
 def _check_outputs(program: Program, target: str) -> None:

@@ -21,7 +21,8 @@ from torch.utils import _pytree as pytree
 from quant_core.export.signature import CallSignature
 
 MARK: Final = "quantizer"
-_SCOPES: Final = "pkg.torch.onnx.name_scopes"
+ORIGIN: Final = "@"  # starts the name of a scope that stands for a node of the program
+SCOPES: Final = "pkg.torch.onnx.name_scopes"
 _SYMBOL: Final = re.compile(r"\bs\d+\b")
 
 
@@ -29,7 +30,8 @@ def tidy(model: Any, signature: CallSignature) -> dict[str, str]:
     """Rename everything in an ``onnx_ir`` model in place, drop the metadata of the exporter.
 
     Returns:
-        The name of the value of each marked quantizer, by the quantizer's name.
+        The name of the value of each marked quantizer by the quantizer's name, and of each other node of the program that the
+        model still computes by the node's name.
     """
     graph = model.graph
     for value in graph.inputs:
@@ -43,6 +45,7 @@ def tidy(model: Any, signature: CallSignature) -> dict[str, str]:
         if value.producer() is not None
     }
     marked: dict[str, str] = {}
+    origins: dict[str, str] = {}
     for node in graph:
         node.name = _free(_node_name(node), taken)
         for index, value in enumerate(node.outputs):
@@ -55,11 +58,13 @@ def tidy(model: Any, signature: CallSignature) -> dict[str, str]:
                 value.name = node.name if index == 0 else f"{node.name}:{index}"
             if quantizer is not None:
                 marked[quantizer] = value.name
+        origins[_origin(node)] = node.outputs[0].name  # the last one of those that a node became is its result
     _name_helpers(graph, taken)
     _name_axes(graph)
     _drop_metadata(model)
     _drop_repetitions(graph)
-    return marked
+    origins.pop("", None)
+    return origins | marked
 
 
 def _node_name(node: Any) -> str:
@@ -69,9 +74,20 @@ def _node_name(node: Any) -> str:
 
 def _path(node: Any) -> str:
     """The path of the module that a node comes from; a quantizer counts as one module."""
-    scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "['', '']"))
-    path: str = scopes[-2] if len(scopes) > 1 else ""
+    scopes = [scope for scope in _scopes(node) if not scope.startswith(ORIGIN)]
+    path = scopes[-2] if len(scopes) > 1 else ""
     return path.partition(".tensor_quant")[0]
+
+
+def _origin(node: Any) -> str:
+    """The name of the node of the program that a node comes from; empty for none."""
+    return next((scope.removeprefix(ORIGIN) for scope in _scopes(node) if scope.startswith(ORIGIN)), "")
+
+
+def _scopes(node: Any) -> list[str]:
+    """What the exporter notes of a node: the paths of the modules around it, and its own name."""
+    scopes: list[str] = ast.literal_eval(node.metadata_props.get(SCOPES, "['', '']"))
+    return scopes
 
 
 def _free(name: str, taken: set[str]) -> str:
