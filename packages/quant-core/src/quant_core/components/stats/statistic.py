@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from quant_core.components.fit import check_not_empty
 from quant_core.components.granularity import PerTensor
-from quant_core.errors import InputError
+from quant_core.errors import ConfigurationError, InputError
 
 
 class Grouping(Protocol):
@@ -28,9 +28,14 @@ class Grouping(Protocol):
 class Statistic(nn.Module):
     """Base of all statistics: subclasses define :meth:`of_rows`.
 
+    One that depends on the scale as well, as the search for a zero-point does, sets ``needs_scale`` and defines
+    :meth:`of_rows_on_grid` in its place.
+
     Args:
         granularity: which elements share a scale.
     """
+
+    needs_scale = False
 
     def __init__(self, granularity: Grouping = PerTensor()) -> None:  # noqa: B008
         super().__init__()
@@ -38,16 +43,45 @@ class Statistic(nn.Module):
 
     def of_rows(self, rows: Tensor) -> Tensor:
         """One number for each row: ``(R, n)`` → ``(R,)``."""
-        raise NotImplementedError(f"{type(self).__name__} must define of_rows(rows)")
+        missing = "of_rows_on_grid(rows, scale)" if self.needs_scale else "of_rows(rows)"
+        raise NotImplementedError(f"{type(self).__name__} must define {missing}")
+
+    def of_rows_on_grid(self, rows: Tensor, scale: Tensor) -> Tensor:
+        """The same on the grid of a scale, which has one element or ``R``; most statistics do not depend on it."""
+        return self.of_rows(rows)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``: float tensor; returns a tensor of the scale's shape.
 
         Raises:
             InputError: when the tensor is empty, or does not have the axis of the granularity.
+            ConfigurationError: when the statistic needs a scale.
         """
+        if self.needs_scale:
+            raise self._no_scale()
         check_not_empty(x)
         return self.of_rows(self.granularity.rows(x)).reshape(self.granularity.scale_shape(x))
+
+    def on_grid(self, x: Tensor, scale: Tensor) -> Tensor:
+        """The statistic of ``x`` on the grid of a scale, which has the statistic's shape or one element.
+
+        Raises:
+            InputError: as ``forward``.
+        """
+        if not self.needs_scale:
+            found: Tensor = self(x)
+            return found
+        check_not_empty(x)
+        rows = self.granularity.rows(x)
+        found = self.of_rows_on_grid(rows, scale.reshape(-1))
+        return found.reshape(self.granularity.scale_shape(x))
+
+    def _no_scale(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"{type(self).__name__} cannot be computed without a scale",
+            why="it searches a zero-point on the grid of a scale",
+            fix="Use it as zero_point_stats_impl; for a scale there is MSE.",
+        )
 
 
 def check_finite(statistic: Tensor, of: nn.Module | tuple[nn.Module, ...], *, what: str = "weight") -> None:

@@ -1,26 +1,14 @@
-"""Where the zero-point comes from: the integer that stands for the real number 0."""
+"""Zero-points that are fixed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from quant_core.components.zero_point.base import ZeroPoint
 from quant_core.errors import ConfigurationError
-
-
-class ZeroPoint(nn.Module):
-    """Base of all zero-points: ``forward(x, scale, bit_width)`` gives an integer-valued tensor broadcastable to ``x``.
-
-    ``constant`` holds the number 0 when the zero-point is always 0, which saves two passes over memory.
-    """
-
-    constant: float | None = None
-
-    def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
-        """The zero-point for ``x`` on a grid of that scale and bit width."""
-        raise NotImplementedError(f"{type(self).__name__} must define forward(x, scale, bit_width)")
 
 
 class ZeroZeroPoint(ZeroPoint):
@@ -36,6 +24,11 @@ class ZeroZeroPoint(ZeroPoint):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("zero_point", torch.tensor(0.0), persistent=False)
+
+    @property
+    def reads_input(self) -> bool:
+        """Never."""
+        return False
 
     def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
         """The number 0, a 0-dim tensor."""
@@ -67,6 +60,11 @@ class ConstZeroPoint(ZeroPoint):
                 fix="Round it, for example to the number of steps between the lowest level and 0.",
             )
         self.register_buffer("zero_point", zero_point)
+
+    @property
+    def reads_input(self) -> bool:
+        """Never."""
+        return False
 
     def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
         """The fixed zero-point."""
