@@ -70,7 +70,7 @@ class IntQuant(TensorQuant):
         self._check_zero_point()
         self.delay = QuantDelay(quant_delay_steps)
         self.symmetric = self.zero_point_impl.constant == 0
-        self.zero_on_grid = True
+        self.zero_on_grid = self.zero_point_impl.zero_on_grid
         self.rectifies = not signed and self.symmetric and quant_delay_steps == 0
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
