@@ -29,11 +29,11 @@ class Int8ActPerTensorFloat(Injector):
     """
 
     proxy_class = ActQuantProxyFromInjector
-    tensor_quant = IntQuant
-    scaling_impl = ParameterFromRuntimeStatsScaling
-    scaling_stats_impl = AbsPercentile
-    bit_width_impl = ConstBitWidth
-    zero_point_impl = ZeroZeroPoint
+    tensor_quant: Any = IntQuant
+    scaling_impl: Any = ParameterFromRuntimeStatsScaling
+    scaling_stats_impl: Any = AbsPercentile
+    bit_width_impl: Any = ConstBitWidth
+    zero_point_impl: Any = ZeroZeroPoint
     bit_width = 8
     signed = True
     narrow_range = False

@@ -32,11 +32,11 @@ class Int8WeightPerTensorFloat(Injector):
     """
 
     proxy_class = WeightQuantProxyFromInjector
-    tensor_quant = IntQuant
-    scaling_impl = StatsFromParameterScaling
-    scaling_stats_impl = AbsMax
-    bit_width_impl = ConstBitWidth
-    zero_point_impl = ZeroZeroPoint
+    tensor_quant: Any = IntQuant
+    scaling_impl: Any = StatsFromParameterScaling
+    scaling_stats_impl: Any = AbsMax
+    bit_width_impl: Any = ConstBitWidth
+    zero_point_impl: Any = ZeroZeroPoint
     bit_width = 8
     signed = True
     narrow_range = True

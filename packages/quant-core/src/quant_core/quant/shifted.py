@@ -1,0 +1,110 @@
+"""Named quantizers with a zero-point: unsigned integers for tensors whose range is not symmetric around 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quant_core.components import (
+    AbsMinMax,
+    HalfQuadraticOptimizerZeroPoint,
+    NegativeMinOrZero,
+    NegativePercentileOrZero,
+    ParameterFromRuntimeZeroPoint,
+    ParameterFromStatsFromParameterZeroPoint,
+    PercentileInterval,
+    StatsFromParameterZeroPoint,
+)
+from quant_core.inject import this
+from quant_core.quant.activation import Int8ActPerTensorFloat
+from quant_core.quant.weight import Int8WeightPerTensorFloat
+
+
+class ShiftedUint8WeightPerTensorFloat(Int8WeightPerTensorFloat):
+    """Unsigned integers from the smallest to the largest weight, 0 included, with an integer zero-point, at each step.
+
+    ``scale = (max(w, 0) − min(w, 0)) / 255``, ``zero_point = round(−min(w, 0) / scale)``.
+
+    Options as :class:`~quant_core.quant.Int8WeightPerTensorFloat`, and ``quantize_zero_point``.
+
+    >>> import torch
+    >>> layer = torch.nn.Linear(2, 1)
+    >>> layer.weight.data = torch.tensor([[-0.25, 1.0]])
+    >>> proxy = ShiftedUint8WeightPerTensorFloat.proxy_class(layer, ShiftedUint8WeightPerTensorFloat)
+    >>> proxy.scale().detach(), proxy.zero_point().detach(), proxy(layer.weight).int()
+    (tensor(0.0049), tensor(51.), tensor([[  0, 255]], dtype=torch.uint8))
+    """
+
+    scaling_stats_impl = AbsMinMax
+    zero_point_impl: Any = StatsFromParameterZeroPoint
+    zero_point_stats_impl: Any = NegativeMinOrZero
+    signed = False
+    narrow_range = False
+    quantize_zero_point = True
+
+
+class ShiftedUint8WeightPerChannelFloat(ShiftedUint8WeightPerTensorFloat):
+    """As :class:`ShiftedUint8WeightPerTensorFloat`, with a scale and a zero-point for each output channel."""
+
+    scaling_per_output_channel = True
+
+
+class ShiftedUint8WeightPerTensorFloatHQO(ShiftedUint8WeightPerTensorFloat):
+    """As :class:`ShiftedUint8WeightPerTensorFloat`, with a learned zero-point that starts from half-quadratic optimization.
+
+    The zero-point is not rounded, so that the real number 0 is no level, and targets that store integer zero-points
+    refuse it.
+
+    Further options: ``hqo_beta_zp``, ``hqo_kappa_zp``, ``hqo_lp_norm_zp``, ``hqo_iters_zp``.
+
+    >>> import torch
+    >>> layer = torch.nn.Linear(5, 1)
+    >>> layer.weight.data = torch.tensor([[-1.4, -0.2, 0.8, 1.6, 0.9]])
+    >>> quant = ShiftedUint8WeightPerTensorFloatHQO.let(bit_width=2)
+    >>> quant.proxy_class(layer, quant).zero_point().detach()
+    tensor(1.2600)
+    """
+
+    zero_point_impl = ParameterFromStatsFromParameterZeroPoint
+    zero_point_stats_impl = HalfQuadraticOptimizerZeroPoint
+    quantize_zero_point = False
+
+
+class ShiftedUint8WeightPerChannelFloatHQO(ShiftedUint8WeightPerTensorFloatHQO):
+    """As :class:`ShiftedUint8WeightPerTensorFloatHQO`, with a scale and a zero-point for each output channel."""
+
+    scaling_per_output_channel = True
+
+
+class ShiftedUint8ActPerTensorFloat(Int8ActPerTensorFloat):
+    """Unsigned integers with a learned float scale and a learned integer zero-point.
+
+    Both start from the 0.001th and the 99.999th percentile of the first 300 training steps.
+
+    Options as :class:`~quant_core.quant.Int8ActPerTensorFloat`, and ``low_percentile_q``, ``zero_point_stats_momentum``,
+    ``quantize_zero_point``.
+
+    >>> import torch
+    >>> proxy = ShiftedUint8ActPerTensorFloat.proxy_class(torch.nn.Identity(), ShiftedUint8ActPerTensorFloat)
+    >>> out = proxy(torch.tensor([-1.0, 0.0, 4.1]))
+    >>> out.scale, out.zero_point, out.int()
+    (tensor(0.0200), tensor(50.), tensor([  0,  50, 255], dtype=torch.uint8))
+    """
+
+    scaling_stats_impl = PercentileInterval
+    zero_point_impl: Any = ParameterFromRuntimeZeroPoint
+    zero_point_stats_impl: Any = NegativePercentileOrZero
+    signed = False
+    low_percentile_q = 0.001
+    zero_point_stats_momentum = 0.1
+    zero_point_shape = this.scaling_shape
+    quantize_zero_point = True
+
+
+class ShiftedUint8ActPerTensorFloatHQO(ShiftedUint8ActPerTensorFloat):
+    """As :class:`ShiftedUint8ActPerTensorFloat`, with a zero-point that starts from half-quadratic optimization.
+
+    The zero-point is not rounded; see :class:`ShiftedUint8WeightPerTensorFloatHQO`, also for the options.
+    """
+
+    zero_point_stats_impl = HalfQuadraticOptimizerZeroPoint
+    quantize_zero_point = False
