@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,17 +12,19 @@ from quant_core.errors import ConfigurationError
 from quant_core.proxies import ActQuantProxyFromInjector
 from quant_core.quant import Int8ActPerTensorFloat, Uint8ActPerTensorFloat
 from quant_core.tensor import QuantTensor
+from quant_nn.layer import QuantLayer
 from quant_nn.options import split_options
 from quant_nn.quantizers import Quantizer, build_proxy
 
 
-class QuantActivation(nn.Module):
+class QuantActivation(QuantLayer):
     """Base of the quantized activations: ``y = Q_act(f(Q_in(x)))`` for a function ``f`` of one tensor.
 
     Args:
         act_quant: quantizer of the result, or the proxy of another activation to share, or ``None``.
         input_quant: quantizer of the input.
         return_quant_tensor: return a ``QuantTensor`` (with its scale) instead of a plain tensor.
+        act_options: arguments of the function, which the quantizer may read as well.
         **options: options of the activation quantizer by their name, of the input quantizer with the prefix ``input_``.
 
     Raises:
@@ -35,25 +39,26 @@ class QuantActivation(nn.Module):
         act_quant: Quantizer,
         input_quant: Quantizer = None,
         return_quant_tensor: bool = False,
+        act_options: Mapping[str, Any] = MappingProxyType({}),
         **options: Any,
     ) -> None:
         super().__init__()
         found = split_options(type(self), options, {"input_": input_quant, "": act_quant})
         self.return_quant_tensor = return_quant_tensor
         self.input_quant = build_proxy(self, input_quant, "input_", found["input_"])
-        if self.act_impl is not None and isinstance(act_quant, type):
-            found[""]["act_impl"] = self.act_impl
-        self._check_shared(act_quant)
+        function = None if self.act_impl is None else self.act_impl(**act_options)
+        if function is not None and isinstance(act_quant, type):
+            found[""].update(act_options, act_impl=self.act_impl)
+        self._check_shared(act_quant, function)
         self.act_quant = build_proxy(self, act_quant, "", found[""])
-        self.float_impl = (self.act_impl or nn.Identity)() if act_quant is None else None
+        self.float_impl = (function or nn.Identity()) if act_quant is None else None
 
-    def _check_shared(self, act_quant: Quantizer) -> None:
+    def _check_shared(self, act_quant: Quantizer, own: nn.Module | None) -> None:
         """A shared proxy computes the activation function of the layer that it came from."""
         if not isinstance(act_quant, ActQuantProxyFromInjector):
             return
-        function, own = type(act_quant.act_impl), self.act_impl or type(None)
-        if function is not own:
-            names = [kind.__name__ if kind is not type(None) else "no function" for kind in (function, own)]
+        names = ["no function" if kind is None else str(kind).removesuffix("()") for kind in (act_quant.act_impl, own)]
+        if names[0] != names[1]:
             raise ConfigurationError(
                 f"the shared quantizer applies {names[0]}, this layer {names[1]}",
                 where=type(self).__name__,
@@ -65,8 +70,11 @@ class QuantActivation(nn.Module):
         """Float tensor or ``QuantTensor`` of any shape; returns the same shape."""
         x = input if self.input_quant is None else self.input_quant(input)
         function: Any = self.float_impl if self.act_quant is None else self.act_quant
-        out = function(x)
-        return out if self.return_quant_tensor or not isinstance(out, QuantTensor) else out.value
+        return self._hand_on(function(x))
+
+    def __repr__(self) -> str:
+        """One line, also for the function of a layer that quantizes nothing."""
+        return f"{type(self).__name__}({self.extra_repr()})"
 
 
 class QuantIdentity(QuantActivation):

@@ -62,13 +62,24 @@ class QuantLinear(QuantWeightLayer, nn.Linear):  # type: ignore[misc]  # forward
         return F.linear(x, weight, bias)
 
     def _check_input(self, shape: torch.Size) -> None:
-        if len(shape) == 0 or shape[-1] != self.in_features:
-            raise InputError(
-                f"an input of shape {tuple(shape)} does not fit this layer",
-                where=self._named(),
-                why=f"the last axis holds the features, and in_features={self.in_features}",
-                fix=f"Give it a tensor of shape (..., {self.in_features}), or flatten what comes before.",
-            )
+        check_features(shape, "in_features", self.in_features, where=self._named())
 
     def _channel_shape(self, out: Tensor) -> tuple[int, ...]:
         return (*[1] * (out.dim() - 1), self.out_features)
+
+
+def check_features(shape: torch.Size, name: str, features: int, *, where: str) -> None:
+    """The last axis of an input holds the features.
+
+    Raises:
+        InputError: when it does not.
+
+    >>> check_features(torch.Size([2, 3]), "in_features", 3, where="QuantLinear")
+    """
+    if len(shape) == 0 or shape[-1] != features:
+        raise InputError(
+            f"an input of shape {tuple(shape)} does not fit this layer",
+            where=where,
+            why=f"the last axis holds the features, and {name}={features}",
+            fix=f"Give it a tensor of shape (..., {features}), or flatten what comes before.",
+        )

@@ -9,10 +9,9 @@ from quant_core.plugins import Layer, hookimpl
 QUANT_API_VERSION = 1
 
 
-def _layer(kind: str, summary: str) -> Layer:
-    return Layer(
-        name=f"Quant{kind}", summary=summary, float_type=f"torch.nn:{kind}", quant_type=f"quant_nn:Quant{kind}"
-    )
+def _layer(kind: str, summary: str, quant_kind: str = "") -> Layer:
+    name = f"Quant{quant_kind or kind}"
+    return Layer(name=name, summary=summary, float_type=f"torch.nn:{kind}", quant_type=f"quant_nn:{name}")
 
 
 @hookimpl
@@ -24,7 +23,14 @@ def quant_layers() -> Iterable[Layer]:
     yield _layer("ConvTranspose1d", "transposed convolution over sequences")
     yield _layer("ConvTranspose2d", "transposed convolution over images")
     yield _layer("ConvTranspose3d", "transposed convolution over volumes")
+    yield _layer("Embedding", "rows of a table")
+    yield _layer("Hardtanh", "straight line between two bounds", "HardTanh")
     yield _layer("Identity", "quantizes what passes")
     yield _layer("Linear", "fully connected layer")
     yield _layer("MultiheadAttention", "attention of many heads")
     yield _layer("ReLU", "rectifier")
+    yield _layer("Sigmoid", "sigmoid")
+    yield _layer("Tanh", "hyperbolic tangent")
+    yield _layer("Upsample", "interpolation on the grid of the input")
+    yield _layer("UpsamplingBilinear2d", "bilinear interpolation of images")
+    yield _layer("UpsamplingNearest2d", "repeated elements of images")
