@@ -50,6 +50,7 @@ from quant_core.components.tensor_quant import (
     IntQuant,
     PrescaledIntQuant,
     TensorQuant,
+    TernaryQuant,
 )
 from quant_core.components.zero_point import (
     ConstZeroPoint,
@@ -113,6 +114,7 @@ __all__ = [
     "StepCounter",
     "StochasticRounding",
     "TensorQuant",
+    "TernaryQuant",
     "WholeBits",
     "ZeroPoint",
     "ZeroZeroPoint",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quant_core.ops.straight_through import binary_sign, binary_sign_ste, straight_through, ternary_sign_ste
+from quant_core.ops.straight_through import binary_sign, binary_sign_ste, ternary_sign_ste
 
 
 def quantize_binary(x: Tensor, scale: Tensor) -> Tensor:
@@ -31,7 +31,9 @@ def quantize_ternary(x: Tensor, scale: Tensor, threshold: float) -> Tensor:
     """``sign(x) · [|x| > threshold · scale] · scale``.
 
     ``x``: float tensor; ``scale``: positive, broadcastable to it; ``threshold``: between 0 and 1, as a share of the scale.
-    Gradient: ``g · scale`` to ``x`` (straight through sign and mask), ``g · sign(x) · mask`` to ``scale``.
+    Gradient: ``g · scale`` to ``x`` where it is above the threshold and none where it became 0; ``g · sign(x) · mask`` to
+    ``scale``. What became 0 stays there as far as the loss is concerned; integers of 2 bits and narrow range have a gradient
+    everywhere.
 
     >>> quantize_ternary(torch.tensor([0.04, -0.6, 3.3]), torch.tensor(0.1), 0.5)
     tensor([ 0.0000, -0.1000,  0.1000])
@@ -40,7 +42,7 @@ def quantize_ternary(x: Tensor, scale: Tensor, threshold: float) -> Tensor:
         captured: Tensor = torch.ops.quant.ternary(x, scale, threshold=threshold)
         return captured
     mask = (x.detach().abs() > threshold * scale.detach()).to(x.dtype)
-    return straight_through(x, ternary_sign_ste(x).detach() * mask) * scale
+    return ternary_sign_ste(x) * mask * scale
 
 
 def fake_binary(x: Tensor, scale: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class ActQuantProxyFromInjector(QuantProxy):
     def forward(self, x: Tensor | QuantTensor) -> QuantTensor | Tensor:
         """The quantized activation."""
         value = x.value if isinstance(x, QuantTensor) else x
-        if self.disable_quant:
+        if not self.is_quant_enabled:
             return value if self.act_impl is None else self.act_impl(value)
         if self._rectify:
             return self._wrap(self.tensor_quant(value, rectify=True))

@@ -13,7 +13,7 @@ class BiasQuantProxyFromInjector(QuantProxy):
     """Quantizes a bias at the scale of the accumulator that it is added to.
 
     ``forward(bias, accumulator_scale)`` takes the ``(O,)`` bias and ``input scale · weight scale``, a tensor with one element or
-    with ``O``; it returns a :class:`~quant_core.tensor.QuantTensor`, or the bias as it is when ``disable_quant`` is set.
+    with ``O``; it returns a :class:`~quant_core.tensor.QuantTensor`, or the bias as it is when nothing is quantized.
     """
 
     kind = "bias"
@@ -24,7 +24,7 @@ class BiasQuantProxyFromInjector(QuantProxy):
         Raises:
             InputError: when there is no scale, because the input or the weight is not quantized.
         """
-        if self.disable_quant:
+        if not self.is_quant_enabled:
             return bias
         if accumulator_scale is None:
             raise InputError(

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from quant_core.components import TensorQuant
 from quant_core.errors import ConfigurationError
 from quant_core.inject import Injector, assemble
-from quant_core.inject.attributes import find, names_of
+from quant_core.inject.attributes import find, names_of, overrides_of, own_attributes, title, written
+from quant_core.inject.words import set_by
 from quant_core.proxies.loading import current_load
 from quant_core.tensor import GridOrigin, QuantTensor
 
@@ -62,8 +63,8 @@ class QuantProxy(nn.Module):
 
     @property
     def is_quant_enabled(self) -> bool:
-        """Whether tensors are quantized."""
-        return not self.disable_quant
+        """Whether tensors are quantized: unless ``disable_quant`` is set, or ``tensor_quant`` is ``None``."""
+        return not self.disable_quant and self.tensor_quant is not None
 
     @property
     def learns_bit_width(self) -> bool:
@@ -104,9 +105,17 @@ class QuantProxy(nn.Module):
             where=type(self._owners[0]).__name__,
             reads=_READS,
         )
+        self._read_kind(built)
+        self._install("tensor_quant", built["tensor_quant"])
+        self._given = self._given or _given(self.quant_injector, self.modules())
+        self._take(built)
+
+    def _read_kind(self, built: Mapping[str, Any]) -> None:
+        """What kind of integers it gives."""
         quant = built["tensor_quant"]
-        signed = self._stated(built, "signed")
-        narrow_range = self._stated(built, "narrow_range")
+        if quant is None:
+            return
+        signed, narrow_range = self._stated(built, "signed"), self._stated(built, "narrow_range")
         if signed is None:
             raise ConfigurationError(
                 f"nothing says whether {type(quant).__name__} is signed",
@@ -114,17 +123,15 @@ class QuantProxy(nn.Module):
                 why="neither the quantizer nor its tensor_quant has an attribute signed",
                 fix=f"Set {self.prefix}signed to True or False.",
             )
-        self._install("tensor_quant", quant)
-        self._given = self._given or _given(self.quant_injector, self.modules())
         self.signed = bool(signed)
         self.narrow_range = bool(narrow_range)
         self.symmetric = bool(getattr(quant, "symmetric", False))
         self.zero_on_grid = bool(getattr(quant, "zero_on_grid", False))
-        self._take(built)
 
     def _reads_input(self) -> bool:
         """Whether the grid is computed from the tensor, so that two calls may have two grids."""
-        return bool(getattr(getattr(self.tensor_quant, "scaling_impl", None), "reads_input", True))
+        scaling, zero_point = (getattr(self.tensor_quant, name, None) for name in ("scaling_impl", "zero_point_impl"))
+        return bool(getattr(scaling, "reads_input", True) or getattr(zero_point, "reads_input", False))
 
     def _take(self, built: Mapping[str, Any]) -> None:
         """Keep what a subclass asked for in ``roots``."""
@@ -146,6 +153,8 @@ class QuantProxy(nn.Module):
         """What the injector says about the integers, or else the tensor quantizer; they must not contradict each other."""
         option, own = built.get(name), getattr(built["tensor_quant"], name, None)
         if option is not None and own is not None and option != own:
+            if not self._insists_on(name):
+                return own
             kind = type(built["tensor_quant"]).__name__
             raise ConfigurationError(
                 f"{self.prefix}{name}={option!r} has no effect on {kind}",
@@ -154,6 +163,12 @@ class QuantProxy(nn.Module):
                 fix=f"Leave {self.prefix}{name} out, or choose a tensor_quant that takes it.",
             )
         return own if option is None else option
+
+    def _insists_on(self, name: str) -> bool:
+        """Whether an option was set for this ``tensor_quant``, and not left over from the one that it replaces."""
+        options, body = overrides_of(self.quant_injector), own_attributes(written(self.quant_injector))
+        replaced = "tensor_quant" in (*options, *set_by(self.quant_injector, options))
+        return name in options or (name in body and not replaced)
 
     def _wrap(self, quantized: Sequence[Tensor]) -> QuantTensor:
         value, scale, zero_point, bit_width = quantized
@@ -171,6 +186,13 @@ class QuantProxy(nn.Module):
         )
 
     def _grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.tensor_quant is None:
+            raise ConfigurationError(
+                f"{title(self.quant_injector)} has no grid",
+                where=type(self._owners[0]).__name__,
+                why="its tensor_quant is None, so that nothing is quantized",
+                fix=f"Ask only where is_quant_enabled is true, or pass another quantizer as {self.prefix}quant.",
+            )
         if not isinstance(self.tensor_quant, TensorQuant):
             raise ConfigurationError(
                 f"{type(self.tensor_quant).__name__} cannot tell its grid without quantizing a tensor",

@@ -12,7 +12,7 @@ class WeightQuantProxyFromInjector(QuantProxy):
     """Quantizes a weight; built again whenever a ``state_dict`` replaces the weight.
 
     ``forward(weight)`` takes a float tensor and returns a :class:`~quant_core.tensor.QuantTensor`, or the weight as it is when
-    ``disable_quant`` is set.
+    nothing is quantized.
     """
 
     kind = "weight"
@@ -20,7 +20,7 @@ class WeightQuantProxyFromInjector(QuantProxy):
 
     def forward(self, weight: Tensor) -> QuantTensor | Tensor:
         """The quantized weight."""
-        if self.disable_quant:
+        if not self.is_quant_enabled:
             return weight
         return self._wrap(self.tensor_quant(weight))
 

@@ -2,6 +2,17 @@
 
 from quant_core.quant.activation import Int8ActPerTensorFloat, Uint8ActPerTensorFloat
 from quant_core.quant.bias import Int8Bias, Int16Bias, Int32Bias
+from quant_core.quant.binary import SignedBinaryActPerTensorConst, SignedBinaryWeightPerTensorConst
+from quant_core.quant.none import NoneActQuant, NoneBiasQuant, NoneWeightQuant
+from quant_core.quant.shifted import (
+    ShiftedUint8ActPerTensorFloat,
+    ShiftedUint8ActPerTensorFloatHQO,
+    ShiftedUint8WeightPerChannelFloat,
+    ShiftedUint8WeightPerChannelFloatHQO,
+    ShiftedUint8WeightPerTensorFloat,
+    ShiftedUint8WeightPerTensorFloatHQO,
+)
+from quant_core.quant.ternary import SignedTernaryActPerTensorConst, SignedTernaryWeightPerTensorConst
 from quant_core.quant.weight import Int8WeightPerChannelFloat, Int8WeightPerTensorFloat
 
 __all__ = [
@@ -11,5 +22,18 @@ __all__ = [
     "Int8WeightPerTensorFloat",
     "Int16Bias",
     "Int32Bias",
+    "NoneActQuant",
+    "NoneBiasQuant",
+    "NoneWeightQuant",
+    "ShiftedUint8ActPerTensorFloat",
+    "ShiftedUint8ActPerTensorFloatHQO",
+    "ShiftedUint8WeightPerChannelFloat",
+    "ShiftedUint8WeightPerChannelFloatHQO",
+    "ShiftedUint8WeightPerTensorFloat",
+    "ShiftedUint8WeightPerTensorFloatHQO",
+    "SignedBinaryActPerTensorConst",
+    "SignedBinaryWeightPerTensorConst",
+    "SignedTernaryActPerTensorConst",
+    "SignedTernaryWeightPerTensorConst",
     "Uint8ActPerTensorFloat",
 ]

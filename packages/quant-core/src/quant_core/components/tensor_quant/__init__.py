@@ -9,6 +9,7 @@ from quant_core.components.tensor_quant.base import Quantized, TensorQuant
 from quant_core.components.tensor_quant.binary import BinaryQuant, ClampedBinaryQuant
 from quant_core.components.tensor_quant.integer import IntQuant
 from quant_core.components.tensor_quant.prescaled import PrescaledIntQuant
+from quant_core.components.tensor_quant.ternary import TernaryQuant
 
 __all__ = [
     "BinaryQuant",
@@ -17,4 +18,5 @@ __all__ = [
     "PrescaledIntQuant",
     "Quantized",
     "TensorQuant",
+    "TernaryQuant",
 ]
