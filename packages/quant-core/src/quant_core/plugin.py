@@ -1,10 +1,11 @@
-"""What quant-core itself registers: its named quantizers. Imports nothing heavy."""
+"""What quant-core itself registers: its named quantizers and keyword shorthands. Imports nothing heavy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from quant_core.plugins import Quantizer, hookimpl
+from quant_core.plugins import Quantizer, Shorthand, hookimpl
+from quant_core.shorthand import SHORTHANDS
 
 QUANT_API_VERSION = 1
 
@@ -20,6 +21,29 @@ def quant_quantizers() -> Iterable[Quantizer]:
     yield _quantizer("Int8WeightPerChannelFloat", "signed narrow weights, a float scale per output channel")
     yield _quantizer("Int8ActPerTensorFloat", "signed activations, a learned float scale")
     yield _quantizer("Uint8ActPerTensorFloat", "unsigned activations, a learned float scale")
+    yield _quantizer("ShiftedUint8WeightPerTensorFloat", "unsigned weights with an integer zero-point, one float scale")
+    yield _quantizer("ShiftedUint8WeightPerChannelFloat", "the same with scale and zero-point per output channel")
+    yield _quantizer(
+        "ShiftedUint8WeightPerTensorFloatHQO", "the same, a float zero-point by half-quadratic optimization"
+    )
+    yield _quantizer("ShiftedUint8WeightPerChannelFloatHQO", "the same with scale and zero-point per output channel")
+    yield _quantizer(
+        "ShiftedUint8ActPerTensorFloat", "unsigned activations, learned float scale and integer zero-point"
+    )
+    yield _quantizer("ShiftedUint8ActPerTensorFloatHQO", "the same, a float zero-point by half-quadratic optimization")
+    yield _quantizer("SignedBinaryWeightPerTensorConst", "weights of two values, a fixed scale")
+    yield _quantizer("SignedBinaryActPerTensorConst", "activations of two values, a fixed scale")
+    yield _quantizer("SignedTernaryWeightPerTensorConst", "weights of three values, a fixed scale")
+    yield _quantizer("SignedTernaryActPerTensorConst", "activations of three values, a fixed scale")
+    yield _quantizer("NoneWeightQuant", "weights as they are")
+    yield _quantizer("NoneActQuant", "activations as they are")
+    yield _quantizer("NoneBiasQuant", "biases as they are")
     yield _quantizer("Int8Bias", "8-bit bias at the accumulator's scale")
     yield _quantizer("Int16Bias", "16-bit bias at the accumulator's scale")
     yield _quantizer("Int32Bias", "32-bit bias at the accumulator's scale")
+
+
+@hookimpl
+def quant_shorthands() -> Iterable[Shorthand]:
+    """The keywords and words of quantizers."""
+    yield from SHORTHANDS

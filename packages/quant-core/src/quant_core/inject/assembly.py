@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from quant_core.errors import QuantError
-from quant_core.inject.attributes import find
 from quant_core.inject.session import open_session
 from quant_core.inject.unused import refuse_unused
+from quant_core.inject.words import lookup
 
 
 def assemble(
@@ -34,6 +34,8 @@ def assemble(
         MissingDependencyError: when something required is not defined; holds the chain that asked for it.
         UnusedAttributeError: when an attribute has no reader; names the nearest known one.
         InjectionError: when something depends on itself or cannot be wired.
+        UnknownNameError: when a shorthand has an unknown word.
+        ConfigurationError: when a shorthand contradicts what stands beside it.
 
     >>> from quant_core.inject import Injector
     >>> class Quantizer(Injector):
@@ -52,7 +54,9 @@ def assemble(
     session = open_session(injector, prefix=prefix)
     try:
         built = {
-            name: session.get(name) for name, needed in required.items() if needed or find(injector, name) is not None
+            name: session.get(name)
+            for name, needed in required.items()
+            if needed or lookup(injector, name, prefix) is not None
         }
         refuse_unused(injector, session.consumed, reads={*reads, *required}, prefix=prefix)
     except QuantError as error:

@@ -17,7 +17,6 @@ from quant_core.inject.attributes import (
     OWN,
     RESERVED,
     enclosure_of,
-    find,
     is_injectable,
     is_injector,
     is_override,
@@ -29,6 +28,7 @@ from quant_core.inject.attributes import (
 from quant_core.inject.session import open_session
 from quant_core.inject.signature import short_name
 from quant_core.inject.tree import render
+from quant_core.inject.words import lookup
 
 
 def _refuse_foreign(name: str, bases: tuple[type, ...]) -> None:
@@ -108,7 +108,7 @@ class InjectorType(type):
         )
 
     def __contains__(cls, name: str) -> bool:
-        return find(cls, name) is not None
+        return lookup(cls, name) is not None
 
     def __dir__(cls) -> list[str]:
         return sorted({*super().__dir__(), *names_of(cls), "let"} - {OWN, OVERRIDE, ENCLOSURE})

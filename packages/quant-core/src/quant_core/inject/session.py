@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from quant_core.errors import InjectionError, MissingDependencyError, QuantError, nearest
-from quant_core.inject.attributes import Enclosure, enclosure_of, find, inside, is_injector, names_of, title
+from quant_core.inject.attributes import Enclosure, enclosure_of, inside, is_injector, names_of, title
 from quant_core.inject.path import Frame, cycle_through, needed_by
 from quant_core.inject.signature import Need, describe, needs
 from quant_core.inject.this import This, levels_of, steps_of
 from quant_core.inject.value import value
+from quant_core.inject.words import Found, lookup
 
 
 class MissingAttributeError(MissingDependencyError, AttributeError):
@@ -51,18 +52,23 @@ class Session:
         self.consumed.add(name)
         if name in self._made:
             return self._made[name]
-        found = find(self.injector, name)
+        found = self._lookup(name)
         if found is None:
             raise self._missing(name)
+        if found.setting is not None and not found.setting.along:
+            self.consumed.add(found.setting.keyword)
         if any(frame.injector is self.injector and frame.name == name for frame in self._path):
             raise self._cycle(name)
         frame = Frame(self.injector, name, self.label(name))
         self._path.append(frame)
         try:
-            self._made[name] = self._finish(frame, found[1])
+            self._made[name] = self._finish(frame, found.raw)
         finally:
             self._path.pop()
         return self._made[name]
+
+    def _lookup(self, name: str) -> Found | None:
+        return lookup(self.injector, name, self._prefix or "")
 
     def label(self, name: str) -> str:
         """How messages call an attribute: with the prefix of the layer's options, or the nested injector in front."""
@@ -98,7 +104,7 @@ class Session:
             raise
 
     def _wanted(self, need: Need) -> bool:
-        return not need.optional or find(self.injector, need.name) is not None
+        return not need.optional or self._lookup(need.name) is not None
 
     def _argument(self, component: Callable[..., Any], need: Need) -> Any:
         if need.obstacle:

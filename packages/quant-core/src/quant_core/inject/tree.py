@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from quant_core.inject.attributes import find, is_injector, names_of
+from quant_core.inject.attributes import is_injector, names_of
 from quant_core.inject.signature import Need, needs, short_name
 from quant_core.inject.this import This, levels_of, steps_of
 from quant_core.inject.value import value
+from quant_core.inject.words import lookup, settings_of
 
 _LONGEST = 60
 
@@ -17,7 +18,7 @@ def render(injector: type) -> str:
     """The injector as a tree: what nothing else is built from, with what it is built from, down to plain values.
 
     No constructor and no computed attribute is called. What is built once and used in several places is spelled out in
-    the first.
+    the first. What a shorthand stands for is shown in its place, with the shorthand behind it.
     """
     shown: set[str] = set()
     lines = [short_name(injector)]
@@ -28,7 +29,9 @@ def render(injector: type) -> str:
 
 def _roots(injector: type) -> list[str]:
     """What nothing else is built from, and one of each circle that would not be reached from there."""
-    names = names_of(injector)
+    settings = settings_of(injector)
+    shorthands = {setting.keyword for setting in settings.values()}
+    names = list(dict.fromkeys([*(name for name in names_of(injector) if name not in shorthands), *settings]))
     below = {name: {need.name for need in _below(name, injector)} for name in names}
     roots = [name for name in names if not any(name in needed for needed in below.values())]
     reached: set[str] = set()
@@ -64,8 +67,8 @@ def _branches(
 
 def _below(name: str, injector: type) -> list[Need]:
     """The attributes that an attribute is built from."""
-    found = find(injector, name)
-    raw = None if found is None else found[1]
+    found = lookup(injector, name)
+    raw = None if found is None else found.raw
     if isinstance(raw, value):
         return list(needs(raw.function))
     if isinstance(raw, This):
@@ -76,10 +79,14 @@ def _below(name: str, injector: type) -> list[Need]:
 
 
 def _label(need: Need, injector: type) -> str:
-    found = find(injector, need.name)
+    found = lookup(injector, need.name)
     if found is None:
         return f"{need.name} = {_short(need.default)} (default)" if need.optional else f"{need.name}: missing"
-    raw = found[1]
+    label = _content(need, found.raw)
+    return label if found.setting is None else f"{label} ({found.setting})"
+
+
+def _content(need: Need, raw: Any) -> str:
     if isinstance(raw, value):
         return f"{need.name}: @value({', '.join(parameter.name for parameter in needs(raw.function))})"
     if isinstance(raw, This):

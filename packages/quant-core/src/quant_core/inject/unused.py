@@ -2,8 +2,8 @@
 
 The nearer an attribute is to what the user wrote last, the stricter. What ``let`` set, and so each option of a layer,
 must have been read in this build. So must what stands in the class that was handed over, unless ``let`` replaced a part
-of it: then what that part read has lost its reader through no fault of the class. What is inherited must have a name
-that some component of the injector could read, also one that was overridden.
+of it, by itself or through a shorthand: then what that part read has lost its reader through no fault of the class. What
+is inherited must have a name that some component of the injector could read, also one that was overridden.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from quant_core.errors import UnusedAttributeError, nearest
 from quant_core.inject.attributes import find, names_of, overrides_of, own_attributes, title, written
 from quant_core.inject.value import value
 from quant_core.inject.vocabulary import Read, vocabulary
+from quant_core.inject.words import known_keywords, set_by, stands_for
 
 
 def refuse_unused(injector: type, consumed: Collection[str], *, reads: Collection[str], prefix: str) -> None:
@@ -32,23 +33,33 @@ def refuse_unused(injector: type, consumed: Collection[str], *, reads: Collectio
     if not unread:
         return
     known = vocabulary(injector)
-    words = {read.name for read in known}
+    keywords = set(known_keywords(injector))
+    words = {read.name for read in known} | keywords
     options = overrides_of(injector)
     body = own_attributes(written(injector))
-    replaced = any(find(written(injector), name) is not None for name in options)
+    replaced = any(find(written(injector), name) is not None for name in (*options, *set_by(injector, options)))
     for name in sorted(unread, key=lambda name: name not in options):  # what the user set last comes first
         if name not in words:
-            raise _unknown(injector, name, known, reads, prefix, option=name in options)
+            raise _unknown(injector, name, known, reads, keywords, prefix, option=name in options)
         if name in options or (name in body and not replaced and not isinstance(body[name], value)):
             raise _idle(injector, name, known, prefix, option=name in options)
 
 
 def _unknown(
-    injector: type, name: str, known: Sequence[Read], reads: Collection[str], prefix: str, *, option: bool
+    injector: type,
+    name: str,
+    known: Sequence[Read],
+    reads: Collection[str],
+    keywords: Collection[str],
+    prefix: str,
+    *,
+    option: bool,
 ) -> UnusedAttributeError:
     lead = prefix if option else ""
     readable = {read.name for read in known if read.certain} | set(reads)
-    near = nearest(name, readable, most=1)  # compared without the prefix, which would make all names look alike
+    near = nearest(
+        name, {*readable, *keywords}, most=1
+    )  # compared without the prefix, which would make all names look alike
     names = ", ".join(lead + word for word in sorted(readable)) or "none"
     return UnusedAttributeError(
         f"unknown {'option' if option else 'attribute'} {lead + name!r}",
@@ -60,8 +71,10 @@ def _unknown(
 def _idle(injector: type, name: str, known: Sequence[Read], prefix: str, *, option: bool) -> UnusedAttributeError:
     lead = prefix if option else ""
     readers = " or ".join(dict.fromkeys(read.reader for read in known if read.name == name))
+    shorthand = " and ".join(stands_for(injector, name))
+    known_to = f"stands for {shorthand}" if shorthand else f"is known to {readers}"
     return UnusedAttributeError(
         f"{'option' if option else 'attribute'} {lead + name!r} has no effect",
-        why=f"{lead + name!r} is known to {readers}, but nothing reads it as {title(injector)} is configured",
+        why=f"{lead + name!r} {known_to}, but nothing reads it as {title(injector)} is configured",
         fix=f"Leave {lead + name} out, or choose components and options that read it.",
     )

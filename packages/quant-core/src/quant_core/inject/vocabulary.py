@@ -11,6 +11,7 @@ from quant_core.inject.attributes import is_injector, layers, own_attributes
 from quant_core.inject.signature import needs, short_name
 from quant_core.inject.this import This, levels_of, steps_of
 from quant_core.inject.value import value
+from quant_core.inject.words import settings_of
 
 
 class Read(NamedTuple):
@@ -38,21 +39,26 @@ def vocabulary(injector: type) -> list[Read]:
     >>> [(read.name, read.reader) for read in vocabulary(Quantizer.let(scale=None))]
     [('start', 'Scale'), ('least', 'Scale')]
     """
-    return list(_reads_of(injector, 0))
+    set_by_words = {name: setting.raw for name, setting in settings_of(injector).items()}
+    return [*_reads_of(injector, 0), *_reads_of_attributes(set_by_words, 0)]
 
 
 def _reads_of(injector: type, depth: int) -> Iterator[Read]:
     """The reads of an injector that concern the one ``depth`` levels around it."""
     for base in layers(injector):
-        for name, raw in own_attributes(base).items():
-            if is_injector(raw):
-                yield from _reads_of(raw, depth + 1)
-            elif isinstance(raw, This):
-                yield from _first_step(raw, name, depth)
-            elif isinstance(raw, value):
-                yield from _reads_of_function(raw.function, depth)
-            elif isinstance(raw, type) and not name.endswith("_class") and depth == 0:
-                yield from (Read(need.name, short_name(raw)) for need in needs(raw))
+        yield from _reads_of_attributes(own_attributes(base), depth)
+
+
+def _reads_of_attributes(attributes: Mapping[str, Any], depth: int) -> Iterator[Read]:
+    for name, raw in attributes.items():
+        if is_injector(raw):
+            yield from _reads_of(raw, depth + 1)
+        elif isinstance(raw, This):
+            yield from _first_step(raw, name, depth)
+        elif isinstance(raw, value):
+            yield from _reads_of_function(raw.function, depth)
+        elif isinstance(raw, type) and not name.endswith("_class") and depth == 0:
+            yield from (Read(need.name, short_name(raw)) for need in needs(raw))
 
 
 def _first_step(expression: This, name: str, depth: int) -> Iterator[Read]:

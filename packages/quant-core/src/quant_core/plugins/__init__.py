@@ -6,7 +6,7 @@ from quant_core.plugins.hookspecs import API_VERSION, hookimpl
 from quant_core.plugins.loading import PluginStatus
 from quant_core.plugins.references import load_attribute
 from quant_core.plugins.registry import Registered, Registry, registry
-from quant_core.plugins.types import Command, Layer, Op, Quantizer, Target
+from quant_core.plugins.types import Command, Layer, Op, Quantizer, Shorthand, Target
 
 __all__ = [
     "API_VERSION",
@@ -20,6 +20,7 @@ __all__ = [
     "Quantizer",
     "Registered",
     "Registry",
+    "Shorthand",
     "Target",
     "hookimpl",
     "load_attribute",

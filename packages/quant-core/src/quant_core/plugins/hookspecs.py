@@ -15,7 +15,7 @@ from typing import Final
 
 import pluggy
 
-from quant_core.plugins.types import Command, Layer, Op, Quantizer, Target
+from quant_core.plugins.types import Command, Layer, Op, Quantizer, Shorthand, Target
 
 PROJECT: Final = "quant"
 API_VERSION: Final = 1
@@ -54,6 +54,24 @@ def quant_quantizers() -> Iterable[Quantizer]:
     ...     yield Quantizer(name="Int4Act", summary="4-bit activations", quantizer="my_package.quant:Int4Act")
     >>> [entry.name for entry in quant_quantizers()]
     ['Int4Act']
+    """
+    yield from ()
+
+
+@hookspec
+def quant_shorthands() -> Iterable[Shorthand]:
+    """Keywords and words that stand for components of a quantizer.
+
+    >>> from quant_core.plugins import Shorthand, hookimpl
+    >>> @hookimpl
+    ... def quant_shorthands():
+    ...     yield Shorthand(
+    ...         name="scaling_stats_op=median",
+    ...         summary="the median of the absolute values",
+    ...         sets={"scaling_stats_impl": "my_package.stats:AbsMedian"},
+    ...     )
+    >>> [entry.name for entry in quant_shorthands()]
+    ['scaling_stats_op=median']
     """
     yield from ()
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from quant_core.errors import did_you_mean, nearest
 from quant_core.plugins.hookspecs import API_VERSION, PROJECT
 from quant_core.plugins.references import one_line
-from quant_core.plugins.types import Command, Entry, Layer, Op, Quantizer, Target
+from quant_core.plugins.types import Command, Entry, Layer, Op, Quantizer, Shorthand, Target
 
 Status = Literal["active", "disabled", "broken", "incompatible"]
 
@@ -22,6 +22,7 @@ HOOKS: Final[Mapping[str, type[Entry]]] = MappingProxyType(
     {
         "quant_targets": Target,
         "quant_quantizers": Quantizer,
+        "quant_shorthands": Shorthand,
         "quant_layers": Layer,
         "quant_ops": Op,
         "quant_commands": Command,

@@ -15,7 +15,7 @@ from quant_core.plugins.conflicts import Conflict
 from quant_core.plugins.hookspecs import PROJECT
 from quant_core.plugins.loading import DISABLE_VARIABLE, HOOKS, Loaded, PluginStatus, load
 from quant_core.plugins.providers import unknown_target
-from quant_core.plugins.types import Command, Entry, Layer, Op, Quantizer, Target
+from quant_core.plugins.types import Command, Entry, Layer, Op, Quantizer, Shorthand, Target
 
 STRICT_VARIABLE: Final = "QUANT_STRICT_PLUGINS"
 
@@ -87,6 +87,16 @@ class Registry:
     def quantizers(self) -> Mapping[str, Registered[Quantizer]]:
         """All named quantizers by name; raises as :attr:`targets`."""
         return self._collect("quant_quantizers")
+
+    @cached_property
+    def shorthands(self) -> Mapping[str, Registered[Shorthand]]:
+        """All keywords and words by name, such as ``"quant_type=binary"``; raises as :attr:`targets`."""
+        return self._collect("quant_shorthands")
+
+    @cached_property
+    def shorthand_keywords(self) -> frozenset[str]:
+        """The keywords of all shorthands; never raises, so that a conflict concerns only who uses one."""
+        return frozenset(registered.item.keyword for registered in self._registered("quant_shorthands"))
 
     @cached_property
     def layers(self) -> Mapping[str, Registered[Layer]]:

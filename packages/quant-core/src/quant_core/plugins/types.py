@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, Final
 
 from quant_core.errors import PluginError
 from quant_core.plugins.capabilities import Capabilities
@@ -114,3 +116,72 @@ class Command(Entry):
     """
 
     command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shorthand(Entry):
+    """A keyword of quantizers, or one word of a keyword, that stands for other attributes.
+
+    ``name`` is ``"keyword=word"``, or ``"keyword"`` for one that takes any value. Words are lower case here, and may be
+    written in any case by users. What an attribute is set to is a number, a word, or code as ``"package.module:attribute"``: a
+    component class, a ``value`` or an expression of ``this``.
+
+    Attributes:
+        sets: the attributes that it stands for, in quantizers of every kind.
+        weight: those in quantizers of weights only.
+        activation: those in quantizers of activations only.
+        bias: those in quantizers of biases only.
+        along: further attributes that go with them. They give way to what is set by hand beside the keyword, and to a component
+            that takes what the keyword sets.
+
+    >>> entry = Shorthand(name="quant_type=int", summary="integers", sets={"tensor_quant": "quant_core.components:IntQuant"})
+    >>> entry.keyword, entry.word
+    ('quant_type', 'int')
+    """
+
+    sets: Mapping[str, Any] = field(default_factory=dict)
+    weight: Mapping[str, Any] = field(default_factory=dict)
+    activation: Mapping[str, Any] = field(default_factory=dict)
+    bias: Mapping[str, Any] = field(default_factory=dict)
+    along: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        settings = ("sets", "weight", "activation", "bias", "along")
+        given = {name: getattr(self, name) for name in settings}
+        if not all(part.isidentifier() for part in self.name.split("=", 1)) or self.name != self.name.lower():
+            raise PluginError(
+                f"Shorthand has the name {self.name!r}",
+                why="a name is a keyword, or a keyword and a word, in lower case",
+                fix="Write, for example, 'quant_type=binary'.",
+            )
+        if not any(given[name] for name in settings[:-1]):
+            raise PluginError(
+                f"Shorthand {self.name!r} stands for nothing",
+                why="it sets no attribute in quantizers of any kind",
+                fix="Fill sets, or weight, activation or bias.",
+            )
+        for attribute, item in (pair for mapping in given.values() for pair in mapping.items()):
+            if isinstance(item, str) and ":" in item and not REFERENCE.fullmatch(item):
+                raise PluginError(
+                    f"Shorthand {self.name!r} sets {attribute}={item!r}",
+                    why="code is named as 'package.module:attribute', so that it is imported on first use only",
+                    fix="Write the reference as a string of that form.",
+                )
+        for name, mapping in given.items():
+            object.__setattr__(self, name, MappingProxyType(dict(mapping)))
+
+    @property
+    def keyword(self) -> str:
+        """The name of the attribute or option."""
+        return self.name.partition("=")[0]
+
+    @property
+    def word(self) -> str | None:
+        """The word, ``None`` for a keyword that takes any value."""
+        return self.name.partition("=")[2] or None
+
+    def settings(self, kind: str) -> dict[str, Any]:
+        """The attributes that it stands for in a quantizer of a kind: ``"weight"``, ``"activation"``, ``"bias"`` or other."""
+        own = {"weight": self.weight, "activation": self.activation, "bias": self.bias}.get(kind, {})
+        return {**self.sets, **own}

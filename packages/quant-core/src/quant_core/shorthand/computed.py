@@ -1,0 +1,46 @@
+"""What keywords that take numbers stand for: the initial threshold, computed from them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from quant_core.components import PerChannel
+from quant_core.errors import ConfigurationError
+from quant_core.inject import this, value
+
+
+@value
+def largest_magnitude(max_val: float | None = None, min_val: float | None = None) -> float:
+    """``max(|min_val|, |max_val|)``: the threshold that both limits of an activation lie within.
+
+    >>> largest_magnitude.function(max_val=6.0, min_val=-3.0)
+    6.0
+    """
+    limits = {"max_val": max_val, "min_val": min_val}
+    for name, limit in limits.items():
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
+            raise ConfigurationError(
+                f"{name}={limit!r} is not a number",
+                why="it is the limit of the values to quantize, from which the scale starts",
+                fix=f"Write, for example, {name}={'6.0' if name == 'max_val' else '-6.0'}.",
+            )
+    if max_val is not None and min_val is not None and not min_val < max_val:
+        raise ConfigurationError(
+            f"min_val={min_val!r} does not lie below max_val={max_val!r}",
+            why="they are the lower and the upper limit of the values to quantize",
+            fix="Swap them, or leave min_val out.",
+        )
+    return max(abs(float(limit)) for limit in limits.values() if limit is not None)
+
+
+@value
+def he_deviation(module: Any) -> float:
+    """``√(2 / fan-in)``: the standard deviation from which weights are initialised (He et al., 2015)."""
+    first = module[0] if isinstance(module, tuple) else module
+    rows = PerChannel(first.output_channel_dim).rows(first.weight)
+    return math.sqrt(2.0 / rows.shape[1])
+
+
+scaling_const = this.scaling_const
+"""The threshold of a weight, by its other name."""
