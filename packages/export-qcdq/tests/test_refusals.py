@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,12 @@ import quant_nn as qnn
 from quant_core.components import BinaryQuant, ConstScaling, ConstZeroPoint
 from quant_core.errors import ArtifactError, ConfigurationError, QuantError, UnknownNameError, UnsupportedError
 from quant_core.export import capture, check, export, lower
+from quant_core.plugins import Registry
 from quant_core.quant import Int8ActPerTensorFloat, Int8Bias
+
+
+ALONE = Registry([EntryPoint("export-qcdq", "export_qcdq.plugin", "quant")])
+"""This package without others, whose targets would be offered as remedies."""
 
 
 def message(kind: type[QuantError], call: Callable[[], object]) -> str:
@@ -44,7 +50,7 @@ def refused() -> Any:
 
 
 def test_everything_that_it_cannot_take_is_said_at_once(refused: Any) -> None:
-    report = check(capture(*refused), "qcdq")
+    report = check(capture(*refused), "qcdq", plugins=ALONE)
     assert str(report) == (
         "target 'qcdq' cannot take this model: 4 refusals\n"
         "quant::binary with the role weight\n"
@@ -77,7 +83,7 @@ def test_a_refused_model_is_not_written(refused: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["FLOOR", "CEIL", "TO_ZERO", "HALF_UP"])
 def test_a_rounding_mode_of_activations_is_refused_not_replaced(mode: str) -> None:
     net = qnn.QuantIdentity(rounding_mode=mode, scaling_impl=ConstScaling, scaling_init=1.0).eval()
-    assert message(UnsupportedError, lambda: lower(capture(net, (torch.zeros(2),)), "qcdq")) == (
+    assert message(UnsupportedError, lambda: lower(capture(net, (torch.zeros(2),)), "qcdq", plugins=ALONE)) == (
         f"target 'qcdq' cannot lower quant::int with rounding_mode='{mode}'\n"
         "  at act_quant (quant_nn.QuantIdentity)\n"
         "  qcdq supports rounding_mode ROUND for activations\n"

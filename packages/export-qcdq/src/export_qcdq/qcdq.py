@@ -66,7 +66,7 @@ def rewrite(program: Program) -> ExportedProgram:
 
 
 def _quantize(builder: ProgramBuilder, node: fx.Node, quantizer: Quantizer) -> None:
-    path = quantizer.where.path
+    part = quantizer.where.part
     kind = torch.int8 if quantizer.signed else torch.uint8
     assert quantizer.bit_width is not None  # constant, as the check has found
     low, high = integer_range(quantizer.bit_width, signed=quantizer.signed, narrow_range=quantizer.narrow_range)
@@ -75,9 +75,9 @@ def _quantize(builder: ProgramBuilder, node: fx.Node, quantizer: Quantizer) -> N
     on = grid(quantizer)
     operands = (
         builder.new[_operand(node)],
-        builder.constant(f"{path}.scale", on.scale),
-        builder.constant(f"{path}.zero_point", on.zero_point.to(kind)),
-        [builder.constant(f"{path}.{name}", torch.tensor(int(bound), dtype=kind)) for name, bound in bounds],
+        builder.constant(part("scale"), on.scale),
+        builder.constant(part("zero_point"), on.zero_point.to(kind)),
+        [builder.constant(part(name), torch.tensor(int(bound), dtype=kind)) for name, bound in bounds],
     )
     builder.replace(node, QUANTIZE, operands, {"axis": on.axis, "name": quantizer.name})
 

@@ -31,6 +31,14 @@ class Provenance:
     def __str__(self) -> str:
         return f"{self.path or 'the model'} ({self.module_type})"
 
+    def part(self, name: str) -> str:
+        """The qualified name of something that belongs to this place.
+
+        >>> Provenance(path="relu1.act_quant", module_type="quant_nn.QuantReLU").part("scale")
+        'relu1.act_quant.scale'
+        """
+        return f"{self.path}.{name}" if self.path else name
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleMap:
