@@ -19,6 +19,7 @@ from torch import Tensor
 
 from quant_core.ops.integer_gradients import quantize_with_gradient
 from quant_core.ops.integer_levels import compute_dtype, dequantize, exact_and_rounded, is_zero
+from quant_core.ops.native_gradients import quantize_natively
 from quant_core.ops.straight_through import clamp, clamp_ste, rounding_ste, tensor_clamp
 
 ClampGradient = Literal["masked", "pass"]
@@ -97,13 +98,27 @@ def quantize_int(
     needs_gradient = torch.is_grad_enabled() and any(
         isinstance(t, Tensor) and t.requires_grad for t in (x, scale, zero_point, low, high)
     )
+    if torch.compiler.is_compiling():
+        if needs_gradient:
+            return _composed(x, scale, zero_point, low, high, rounding_mode, clamp_gradient, rectify)
+        return fake_quantize(x, scale, zero_point, low, high, rounding_mode, rectify=rectify)
+    masked = clamp_gradient == "masked"
+    done = quantize_natively(
+        x,
+        scale,
+        zero_point,
+        low,
+        high,
+        rounding_mode,
+        masked=masked,
+        rectify=rectify,
+        differentiable=needs_gradient,
+    )
+    if done is not None:
+        return done
     if not needs_gradient:
         return fake_quantize(x, scale, zero_point, low, high, rounding_mode, rectify=rectify)
-    if torch.compiler.is_compiling():
-        return _composed(x, scale, zero_point, low, high, rounding_mode, clamp_gradient, rectify)
-    return quantize_with_gradient(
-        x, scale, zero_point, low, high, rounding_mode, masked=clamp_gradient == "masked", rectify=rectify
-    )
+    return quantize_with_gradient(x, scale, zero_point, low, high, rounding_mode, masked=masked, rectify=rectify)
 
 
 def fake_quantize(

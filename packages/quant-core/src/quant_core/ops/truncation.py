@@ -7,7 +7,7 @@ from torch import Tensor
 
 from quant_core.ops.integer import integer_range
 from quant_core.ops.rounding import round_to_integer
-from quant_core.ops.straight_through import clamp_ste, round_ste, rounding_ste
+from quant_core.ops.straight_through import round_ste, rounding_ste, straight_through, tensor_clamp
 
 
 def quantize_trunc(
@@ -26,8 +26,10 @@ def quantize_trunc(
     ``2^k`` is the factor between the two scales: ``k = round(log2(output_scale/scale))``.
 
     ``x``: float tensor on the grid of ``scale`` (it is rounded onto it first); ``scale``, ``output_scale``: positive,
-    broadcastable to it, a power of two apart; ``output_bit_width`` gives the range ``[lo, hi]``. Gradient: straight through
-    rounding and clamping.
+    broadcastable to it, a power of two apart; ``output_bit_width`` gives the range ``[lo, hi]``.
+
+    Gradient: straight through rounding, to ``x``, both scales and so to a learned number of bits; where a value is clamped, to the
+    end of the range in place of ``x``.
 
     >>> quantize_trunc(torch.tensor([3.0, -3.0]), torch.tensor(1.0), torch.tensor(0.0), torch.tensor(2.0),
     ...                torch.tensor(3.0), signed=True)
@@ -40,8 +42,9 @@ def quantize_trunc(
         )
         return captured
     low, high = integer_range(output_bit_width, **kinds)
-    levels = (round_ste(x / scale) + zero_point) / _dropped(scale, output_scale)
-    return (clamp_ste(rounding_ste(levels, rounding_mode), low, high) - zero_point) * output_scale
+    ratio = output_scale / scale
+    levels = (round_ste(x / scale) + zero_point) / straight_through(ratio, _power_of_two(ratio))
+    return (tensor_clamp(rounding_ste(levels, rounding_mode), low, high) - zero_point) * output_scale
 
 
 def fake_trunc(
@@ -62,11 +65,11 @@ def fake_trunc(
     tensor([4.])
     """
     low, high = integer_range(output_bit_width, signed=signed, narrow_range=narrow_range)
-    levels = (torch.round(x / scale) + zero_point) / _dropped(scale, output_scale)
+    levels = (torch.round(x / scale) + zero_point) / _power_of_two(output_scale / scale)
     clamped = round_to_integer(levels, rounding_mode).clamp(torch.as_tensor(low, dtype=x.dtype), high)
     return (clamped - zero_point) * output_scale
 
 
-def _dropped(scale: Tensor, output_scale: Tensor) -> Tensor:
-    """``2^k``, the factor between the two grids."""
-    return torch.exp2(torch.round(torch.log2(output_scale.detach() / scale.detach())))
+def _power_of_two(ratio: Tensor) -> Tensor:
+    """``2^k``, the factor between the two grids, without the rounding errors of their scales."""
+    return torch.exp2(torch.round(torch.log2(ratio.detach())))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from quant_core.components.stats.statistic import Statistic
+from quant_core.ops.magnitude import largest_magnitude
 
 
 class AbsMax(Statistic):
@@ -22,22 +23,24 @@ class AbsMax(Statistic):
 
     def of_rows(self, rows: Tensor) -> Tensor:
         """The largest absolute value of each row."""
-        return rows.abs().amax(dim=1)
+        return largest_magnitude(rows)
 
 
 class SignedAbsMax(Statistic):
-    """The element of the largest magnitude, with its sign.
+    """``−x`` where ``|x|`` is largest: divided by it, that element falls on ``−1``, for which a signed range has a level.
 
-    Gradient: 1 at the first such element.
+    Its magnitude is that of :class:`AbsMax`. It is negative where the element is positive; a scale takes the magnitude.
+
+    Gradient: −1 at the first such element.
 
     >>> import torch
-    >>> SignedAbsMax()(torch.tensor([0.5, -2.0]))
-    tensor(-2.)
+    >>> SignedAbsMax()(torch.tensor([0.5, -2.0])), SignedAbsMax()(torch.tensor([0.5, 2.0]))
+    (tensor(2.), tensor(-2.))
     """
 
     def of_rows(self, rows: Tensor) -> Tensor:
-        """The element of the largest magnitude of each row."""
-        return rows.gather(1, rows.detach().abs().argmax(dim=1, keepdim=True)).squeeze(1)
+        """The negative of the element of the largest magnitude of each row."""
+        return -rows.gather(1, rows.detach().abs().argmax(dim=1, keepdim=True)).squeeze(1)
 
 
 class AbsMinMax(Statistic):

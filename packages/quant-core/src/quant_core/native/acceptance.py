@@ -1,0 +1,55 @@
+"""Whether freshly compiled kernels compute what they should: compilers have defects, above all in vectorised loops."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from quant_core.native.library import Grain, Kernels
+
+_CHANNELS, _INNER = 3, 1237  # a last vector and a last block that are not full
+_GRAIN: Grain = (1, _CHANNELS, _INNER)
+_LOW, _HIGH = _BOUNDS = (-4.0, 3.0)
+
+
+def is_acceptable(kernels: Kernels) -> bool:
+    """Compare every kernel with torch operations on one tensor, which takes a few milliseconds."""
+    count = _CHANNELS * _INNER
+    x = (torch.arange(count, dtype=torch.float32) * 0.731).sin().mul(5).reshape(_CHANNELS, _INNER)
+    g = (torch.arange(count, dtype=torch.float32) * 0.317).cos().add(1.5).reshape(_CHANNELS, _INNER)
+    scale = torch.tensor([[0.5], [0.7], [1.1]])
+    zero_point = torch.tensor([[0.0], [1.0], [-2.0]])
+    return _quantizes(kernels, x, g, scale, zero_point) and _finds_largest(kernels, x, g)
+
+
+def _quantizes(kernels: Kernels, x: Tensor, g: Tensor, scale: Tensor, zero_point: Tensor) -> bool:
+    exact = x / scale + zero_point
+    rounded = exact.round()
+    levels = rounded.clamp(_LOW, _HIGH)
+    y, code = kernels.quantize(x, scale, zero_point, _GRAIN, _BOUNDS, "ROUND", rectify=False, keep=True)
+    if code is None or not torch.equal(y, (levels - zero_point) * scale):
+        return False
+    grad_x, grad_scale, above, below = kernels.gradient(g, code, zero_point, _GRAIN, _BOUNDS)
+    over, under, error = g * (rounded > _HIGH), g * (rounded < _LOW), levels - exact
+    inside = g - over - under
+    wanted = inside * error + over * (_HIGH - zero_point) + under * (_LOW - zero_point)
+    passed = kernels.gradient_of_scale(g, x, scale, zero_point, _GRAIN, _BOUNDS, "ROUND")
+    return torch.equal(grad_x, inside) and all(
+        _close(found, terms, g)
+        for found, terms in ((grad_scale, wanted), (above, over), (below, under), (passed, g * error))
+    )
+
+
+def _finds_largest(kernels: Kernels, x: Tensor, g: Tensor) -> bool:
+    largest = kernels.largest(x)
+    if not torch.equal(largest, x.abs().amax(dim=1)):
+        return False
+    ties = x.abs() == largest[:, None]
+    wanted = x.sign() * ties * g[:, :1] / ties.sum(dim=1, keepdim=True)
+    return torch.allclose(kernels.gradient_of_largest(x, largest, g[:, 0].contiguous()), wanted)
+
+
+def _close(found: Tensor, terms: Tensor, g: Tensor) -> bool:
+    """Whether sums agree, given what float32 and the stored rounding errors lose."""
+    lost = 2.0**-12 * terms.abs().sum(dim=1) + 2.0**-20 * g.abs().sum(dim=1)
+    return bool(torch.all((found - terms.sum(dim=1)).abs() <= lost))

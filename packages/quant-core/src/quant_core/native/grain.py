@@ -1,0 +1,42 @@
+"""How the kernels see a tensor and its scale."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def grain_of(x: Tensor, scale: Tensor) -> tuple[int, int, int] | None:
+    """``(outer, channels, inner)``, or ``None`` where the kernels do not take the two tensors.
+
+    They take plain float32 tensors on the CPU that are dense: contiguous, or channels-last with one scale. The scale has one
+    element, or more along one axis.
+
+    >>> grain_of(torch.ones(2, 3, 4, 4), torch.ones(1, 3, 1, 1)), grain_of(torch.ones(5), torch.tensor(1.0))
+    ((2, 3, 16), (1, 1, 5))
+    """
+    if not (_is_plain(x) and _is_plain(scale) and scale.is_contiguous()):
+        return None
+    if scale.numel() == 1:
+        dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+        return (1, 1, x.numel()) if dense else None
+    if not x.is_contiguous():
+        return None
+    axes = [axis for axis, size in enumerate(scale.shape, x.dim() - scale.dim()) if size > 1]
+    if len(axes) != 1:
+        return None
+    (axis,) = axes
+    return math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
+
+
+def _is_plain(x: Tensor) -> bool:
+    """A tensor with memory of its own: not a subclass, not one that a transformation of torch.func wraps."""
+    return (
+        type(x) in (Tensor, nn.Parameter)
+        and x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        and not x.is_neg()
+    )

@@ -1,0 +1,150 @@
+"""The compiled kernels as functions of tensors."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_BLOCK = 4096  # as in kernels.c
+_MODES = {"ROUND": 0, "HALF_UP": 1, "FLOOR": 2, "CEIL": 3, "TO_ZERO": 4}
+
+_POINTER, _SIZE, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
+_GRAIN = [_SIZE, _SIZE, _SIZE]
+_RANGE = [_FLOAT, _FLOAT]
+_SIGNATURES: dict[str, list[type]] = {
+    "quantize": [*[_POINTER] * 3, *_GRAIN, _POINTER, _POINTER, *_RANGE, _INT, _INT, _INT],
+    "gradient": [*[_POINTER] * 3, *_GRAIN, _POINTER, *_RANGE, *[_POINTER] * 4, _INT],
+    "gradient_of_scale": [*[_POINTER] * 2, *_GRAIN, _POINTER, _POINTER, *_RANGE, _INT, *[_POINTER] * 2, _INT],
+    "largest": [_POINTER, _SIZE, _SIZE, _POINTER, _INT],
+    "gradient_of_largest": [_POINTER, _SIZE, _SIZE, *[_POINTER] * 3, _INT],
+}
+
+Grain = tuple[int, int, int]
+"""``(outer, channels, inner)``: how a tensor is seen whose channels have a scale each."""
+
+
+Bounds = tuple[float, float]
+"""The smallest and the largest integer."""
+
+
+class Kernels:
+    """The kernels of one shared library; all tensors are float32 on the CPU, and dense in one and the same order.
+
+    Args:
+        path: the shared library.
+    """
+
+    modes = frozenset(_MODES)
+
+    def __init__(self, path: Path) -> None:
+        library = ctypes.CDLL(str(path))
+        for name, arguments in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = arguments, None
+            setattr(self, f"_{name}", function)
+
+    def quantize(
+        self,
+        x: Tensor,
+        scale: Tensor,
+        zero_point: Tensor | None,
+        grain: Grain,
+        bounds: Bounds,
+        mode: str,
+        *,
+        rectify: bool,
+        keep: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """``(clamp(round(x / scale + zero_point), low, high) − zero_point) · scale``, and what :meth:`gradient` needs."""
+        y = torch.empty_like(x)
+        code = torch.empty_like(x, dtype=torch.int16) if keep else None
+        self._quantize(  # type: ignore[attr-defined]
+            x.data_ptr(),
+            y.data_ptr(),
+            None if code is None else code.data_ptr(),
+            *grain,
+            scale.data_ptr(),
+            None if zero_point is None else zero_point.data_ptr(),
+            *bounds,
+            rectify,
+            _MODES[mode],
+            torch.get_num_threads(),
+        )
+        return y, code
+
+    def gradient(
+        self, g: Tensor, code: Tensor, zero_point: Tensor | None, grain: Grain, bounds: Bounds
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The gradient of ``x``, that of the scale, and the sums of ``g`` above and below the range, ``(channels,)`` each."""
+        grad_x = torch.empty_like(g)
+        sums = g.new_empty(3, grain[1])
+        partials = torch.empty(3 * _blocks(grain), dtype=torch.float64)
+        start, row = sums.data_ptr(), 4 * grain[1]
+        self._gradient(  # type: ignore[attr-defined]
+            g.data_ptr(),
+            code.data_ptr(),
+            grad_x.data_ptr(),
+            *grain,
+            None if zero_point is None else zero_point.data_ptr(),
+            *bounds,
+            partials.data_ptr(),
+            start,
+            start + row,
+            start + 2 * row,
+            torch.get_num_threads(),
+        )
+        return grad_x, sums[0], sums[1], sums[2]
+
+    def gradient_of_scale(
+        self,
+        g: Tensor,
+        x: Tensor,
+        scale: Tensor,
+        zero_point: Tensor | None,
+        grain: Grain,
+        bounds: Bounds,
+        mode: str,
+    ) -> Tensor:
+        """``Σ g·(c − v)`` for each channel, where the gradient of ``x`` passes the clamp."""
+        out = g.new_empty(grain[1])
+        partials = torch.empty(_blocks(grain), dtype=torch.float64)
+        self._gradient_of_scale(  # type: ignore[attr-defined]
+            g.data_ptr(),
+            x.data_ptr(),
+            *grain,
+            scale.data_ptr(),
+            None if zero_point is None else zero_point.data_ptr(),
+            *bounds,
+            _MODES[mode],
+            partials.data_ptr(),
+            out.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return out
+
+    def largest(self, rows: Tensor) -> Tensor:
+        """``max |x|`` of each row: ``(R, n)`` → ``(R,)``; NaN where there is one."""
+        out = rows.new_empty(rows.shape[0])
+        self._largest(rows.data_ptr(), *rows.shape, out.data_ptr(), torch.get_num_threads())  # type: ignore[attr-defined]
+        return out
+
+    def gradient_of_largest(self, rows: Tensor, largest: Tensor, g: Tensor) -> Tensor:
+        """The gradient of :meth:`largest`, shared evenly by the elements that have the largest absolute value."""
+        out = torch.empty_like(rows)
+        self._gradient_of_largest(  # type: ignore[attr-defined]
+            rows.data_ptr(),
+            *rows.shape,
+            largest.data_ptr(),
+            g.data_ptr(),
+            out.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return out
+
+
+def _blocks(grain: Grain) -> int:
+    outer, channels, inner = grain
+    return outer * channels * -(-inner // _BLOCK)

@@ -1,0 +1,47 @@
+"""The largest absolute value, with the gradient that the scale of a weight needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quant_core.native import grain_of, kernels
+
+
+def largest_magnitude(rows: Tensor) -> Tensor:
+    """``max |x|`` of each row: ``(R, n)`` → ``(R,)``.
+
+    Gradient: ``sign(x)`` at the largest element of the row, shared evenly where several are equal.
+
+    >>> x = torch.tensor([[0.5, -2.0, 2.0]], requires_grad=True)
+    >>> largest_magnitude(x).backward()
+    >>> x.grad
+    tensor([[ 0.0000, -0.5000,  0.5000]])
+    """
+    if torch.compiler.is_compiling() or not (rows.requires_grad and torch.is_grad_enabled()):
+        return rows.abs().amax(dim=1)
+    if kernels() is None or grain_of(rows, rows.new_empty(())) is None or not rows.is_contiguous():
+        return rows.abs().amax(dim=1)
+    found: Tensor = _LargestMagnitude.apply(rows)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _LargestMagnitude(torch.autograd.Function):
+    """By the native kernels: a pass forward and two backward, without a temporary of the size of the tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        library = kernels()
+        assert library is not None
+        largest = library.largest(rows)
+        ctx.save_for_backward(rows, largest)
+        return largest
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        library = kernels()
+        assert library is not None
+        rows, largest = ctx.saved_tensors
+        return library.gradient_of_largest(rows, largest, grads[0].contiguous())
