@@ -3,11 +3,16 @@
 A float checkpoint holds no quantizers at all, and loads strictly. A checkpoint that holds some and misses others is not one:
 what is missing must be reported. Each proxy sees only its own part of the checkpoint, so that they find out together: the list
 of missing keys is one and the same throughout a call of ``load_state_dict``.
+
+That quantizers start anew is told in one line of the logger ``quant_core``, at the level of information.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+
+_logger = logging.getLogger("quant_core")
 
 
 class Load:
@@ -30,9 +35,15 @@ class Load:
 
     def may_leave_out(self, keys: list[str]) -> bool:
         """Whether the checkpoint may be a float one, as far as is known; remembers what it leaves out."""
-        if not self._quantized:
-            self._left_out.extend(keys)
-        return not self._quantized
+        if self._quantized:
+            return False
+        if not self._left_out:
+            _logger.info(
+                "the checkpoint has no %s: taken for that of a float model, from whose weights quantizers start anew",
+                keys[0],
+            )
+        self._left_out.extend(keys)
+        return True
 
 
 _loads = threading.local()

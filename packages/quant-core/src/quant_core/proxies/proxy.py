@@ -214,6 +214,8 @@ class QuantProxy(nn.Module):
     ) -> None:
         """Build the quantizer again for the weights just loaded; a float checkpoint holds none."""
         if self.rebuilds_on_load:
+            for key in [key for key in state_dict if key.startswith(prefix)]:
+                state_dict[key] = state_dict[key].clone()  # it may be our own tensor, which building again overwrites
             self.init_tensor_quant()
         own = self.state_dict(prefix=prefix)
         if own:
