@@ -20,10 +20,10 @@ from quant_core.ops.integer import quantize_levels
 class HalfQuadraticOptimizerZeroPoint(GridSearch):
     """The lowest real number that minimises ``Σ |x − Q(x)|^p`` with ``p < 1``, which forgives outliers, at the given scale.
 
-    With integers ``q`` and zero-point ``z`` it repeats
+    With integers ``q``, of which ``lo`` is the lowest, it repeats
 
     - ``e ← shrink(x − Q(x)) = sign(·) · max(|·| − |·|^(p−1)/β, 0)``,
-    - ``z ← mean(q − (x − e)/scale)``,
+    - ``v ← mean((x − e) − (q − lo)·scale)``,
     - ``β ← κ·β``,
 
     from the statistic ``v₀`` on, as long as the mean of ``|x − Q(x)|`` over all rows falls, and keeps the best. The zero-point is
@@ -129,15 +129,15 @@ def _half_quadratic(
     best, smallest = lowest, float("inf")
     for _ in range(iters):
         zero_point = lowest.abs().unsqueeze(1) / step + low
-        levels = quantize_levels(rows, step, zero_point, low, high, rounding_mode)
-        residual = rows - (levels - zero_point) * step
-        error = float(residual.abs().mean())
+        quantized = (quantize_levels(rows, step, zero_point, low, high, rounding_mode) - zero_point) * step
+        error = float((quantized - rows).abs().mean())
         if not error < smallest:
             break
         best, smallest = lowest, error
-        kept = _shrink(residual, beta, lp_norm)
-        shift = (levels - (rows - kept) / step).mean(dim=1, keepdim=True) - low
-        lowest = (-shift * step).squeeze(1)
+        # The integers are taken from the values, not from the levels: their rounding errors cancel in the difference.
+        levels = quantized / step + (zero_point - low)
+        kept = _shrink(rows - quantized, beta, lp_norm)
+        lowest = -(levels * step - (rows - kept)).mean(dim=1)
         beta *= kappa
     return best.clone()
 
