@@ -161,7 +161,7 @@ def binary_sign(x: Tensor) -> Tensor:
     >>> binary_sign(torch.tensor([-0.2, 0.0, 3.0]))
     tensor([-1.,  1.,  1.])
     """
-    return (x >= 0).to(x.dtype).mul_(2).sub_(1)
+    return torch.copysign(torch.ones((), dtype=x.dtype, device=x.device), x + 0.0)  # −0 + 0 is +0
 
 
 def binary_sign_ste(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from quant_core.components.scaling import Scaling
 from quant_core.components.tensor_quant.base import Quantized, TensorQuant
 from quant_core.components.zero_point import ZeroZeroPoint
 from quant_core.errors import ConfigurationError
-from quant_core.ops import quantize_binary, tensor_clamp
+from quant_core.ops import quantize_binary
 
 
 class BinaryQuant(TensorQuant):
@@ -30,6 +30,8 @@ class BinaryQuant(TensorQuant):
     >>> BinaryQuant(ConstScaling(0.1))(torch.tensor([0.04, -0.6, 3.3]))[0]
     tensor([ 0.1000, -0.1000,  0.1000])
     """
+
+    clamped = False
 
     def __init__(self, scaling_impl: Scaling, signed: bool = True, quant_delay_steps: int = 0) -> None:
         super().__init__()
@@ -55,10 +57,8 @@ class BinaryQuant(TensorQuant):
         """``(value, scale, 0, 1)`` of ``x``."""
         scale, zero_point, bit_width = self.grid(x)
         check_fits(x, scale)
-        return self.delay(x, quantize_binary(self._prepare(x, scale), scale)), scale, zero_point, bit_width
-
-    def _prepare(self, x: Tensor, scale: Tensor) -> Tensor:
-        return x
+        value = quantize_binary(x, scale, clamped=self.clamped)
+        return self.delay(x, value), scale, zero_point, bit_width
 
 
 class ClampedBinaryQuant(BinaryQuant):
@@ -72,5 +72,4 @@ class ClampedBinaryQuant(BinaryQuant):
     tensor([0.1000, 0.0000])
     """
 
-    def _prepare(self, x: Tensor, scale: Tensor) -> Tensor:
-        return tensor_clamp(x, -scale, scale)
+    clamped = True
