@@ -34,7 +34,7 @@ def cells(support: QuantSupport, *, weight: bool) -> list[str]:
     """What one row says; weights and biases are rounded before they are lowered, so that any rounding mode will do."""
     bits = sorted(support.bit_widths)
     return [
-        f"{bits[0]} to {bits[-1]}" if len(bits) == bits[-1] - bits[0] + 1 else ", ".join(map(str, bits)),
+        f"{bits[0]} to {bits[-1]}" if 1 < len(bits) == bits[-1] - bits[0] + 1 else ", ".join(map(str, bits)),
         yes_or_no(support.signed),
         yes_or_no(support.narrow_range),
         support.zero_point,

@@ -18,7 +18,6 @@ from quant_core.export import capture, check, export, lower
 from quant_core.plugins import Registry
 from quant_core.quant import Int8ActPerTensorFloat, Int8Bias
 
-
 ALONE = Registry([EntryPoint("export-qcdq", "export_qcdq.plugin", "quant")])
 """This package without others, whose targets would be offered as remedies."""
 

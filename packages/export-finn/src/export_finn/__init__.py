@@ -1,7 +1,4 @@
-"""Export of quantized networks to QONNX and FINN.
-
-Planned: this version holds nothing yet and registers nothing.
-"""
+"""Export to QONNX and to FINN-ONNX: the targets ``qonnx`` and ``finn``."""
 
 from importlib.metadata import version as _version
 

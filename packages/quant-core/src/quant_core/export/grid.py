@@ -23,6 +23,8 @@ _MOVES: Final = frozenset(
         _aten.expand.default,
         _aten.flatten.using_ints,
         _aten.permute.default,
+        _aten.pixel_shuffle.default,
+        _aten.pixel_unshuffle.default,
         _aten.reshape.default,
         _aten.select.int,
         _aten.slice.Tensor,
@@ -31,10 +33,19 @@ _MOVES: Final = frozenset(
         _aten.transpose.int,
         _aten.unflatten.int,
         _aten.unsqueeze.default,
+        _aten.upsample_nearest1d.default,
+        _aten.upsample_nearest1d.vec,
+        _aten.upsample_nearest2d.default,
+        _aten.upsample_nearest2d.vec,
+        _aten.upsample_nearest3d.default,
+        _aten.upsample_nearest3d.vec,
         _aten.view.default,
     }
 )
-"""Ops that move values: a per-tensor grid survives them."""
+"""Ops that move or repeat values: a per-tensor grid survives them."""
+
+_PADS: Final = frozenset({_aten.constant_pad_nd.default, _aten.pad.default})
+"""Ops that put values around others: a per-tensor grid survives zeros, and values from inside."""
 
 _SELECTS: Final = frozenset(
     {
@@ -68,6 +79,7 @@ def grids(program: Program) -> Mapping[str, Quantizer]:
         whole = first.granularity == "per_tensor"
         if (
             (node.target in _MOVES and whole)
+            or (node.target in _PADS and whole and _pads_with_levels(first, node))
             or (node.target in _SELECTS and _zero_is_on(first, node))
             or (node.target in _JOINS and whole and all(_equal(first, other) for other in sources))
         ):
@@ -78,6 +90,12 @@ def grids(program: Program) -> Mapping[str, Quantizer]:
 def _zero_is_on(quantizer: Quantizer, node: fx.Node) -> bool:
     """A rectifier needs the real number 0 among the levels; an integer zero-point in range puts it there."""
     return node.target is not _aten.relu.default or quantizer.op == "quant::int"
+
+
+def _pads_with_levels(quantizer: Quantizer, node: fx.Node) -> bool:
+    plain = node.target is _aten.constant_pad_nd.default
+    mode, number = ("constant", node.args[2:3]) if plain else ([*node.args[2:3], "constant"][0], node.args[3:4])
+    return mode != "constant" or (quantizer.op == "quant::int" and not any(number))
 
 
 def _equal(one: Quantizer, other: Quantizer | None) -> bool:

@@ -3,10 +3,12 @@
 from quant_core.export.onnx.artifact import OnnxArtifact
 from quant_core.export.onnx.conversion import Step, Translation, mark, to_onnx
 from quant_core.export.onnx.custom import custom_op
+from quant_core.export.onnx.naming import SCOPES, origin
 from quant_core.export.onnx.requirements import OPSETS, check_opset, check_precision
 
 __all__ = [
     "OPSETS",
+    "SCOPES",
     "OnnxArtifact",
     "Step",
     "Translation",
@@ -14,5 +16,6 @@ __all__ = [
     "check_precision",
     "custom_op",
     "mark",
+    "origin",
     "to_onnx",
 ]

@@ -23,6 +23,7 @@ from quant_core.export.signature import CallSignature
 MARK: Final = "quantizer"
 ORIGIN: Final = "@"  # starts the name of a scope that stands for a node of the program
 SCOPES: Final = "pkg.torch.onnx.name_scopes"
+"""The metadata of a node from which its name is made; a step that adds nodes gives them that of another one."""
 _SYMBOL: Final = re.compile(r"\bs\d+\b")
 
 
@@ -58,7 +59,7 @@ def tidy(model: Any, signature: CallSignature) -> dict[str, str]:
                 value.name = node.name if index == 0 else f"{node.name}:{index}"
             if quantizer is not None:
                 marked[quantizer] = value.name
-        origins[_origin(node)] = node.outputs[0].name  # the last one of those that a node became is its result
+        origins[origin(node)] = node.outputs[0].name  # the last one of those that a node became is its result
     _name_helpers(graph, taken)
     _name_axes(graph)
     _drop_metadata(model)
@@ -79,8 +80,11 @@ def _path(node: Any) -> str:
     return path.partition(".tensor_quant")[0]
 
 
-def _origin(node: Any) -> str:
-    """The name of the node of the program that a node comes from; empty for none."""
+def origin(node: Any) -> str:
+    """The name of the node of the program that a node of an ``onnx_ir`` model comes from; empty for none.
+
+    It can be told until the model is tidied.
+    """
     return next((scope.removeprefix(ORIGIN) for scope in _scopes(node) if scope.startswith(ORIGIN)), "")
 
 

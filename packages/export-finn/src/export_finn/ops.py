@@ -1,0 +1,110 @@
+"""The operators of ``qonnx.custom_op.general``: torch ops that a program is rewritten into, and the ONNX node that each becomes.
+
+Operands have the shapes that the clients need: bit widths are 0-dim float tensors, everything is float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from quant_core.export.onnx import Translation, custom_op, mark
+
+DOMAIN: Final = "qonnx.custom_op.general"
+VERSION: Final = 2
+"""The version of the domain that files import: it decides how a reader takes the operands of ``Trunc``."""
+
+_library = torch.library.Library("qonnx", "DEF")
+
+
+def _define(schema: str, fake: Callable[..., Tensor]) -> Any:
+    name = schema.partition("(")[0]
+    _library.define(f"{schema} -> Tensor", tags=torch.Tag.pt2_compliant_tag)
+    torch.library.register_fake(f"qonnx::{name}", fake, lib=_library)
+    return getattr(torch.ops.qonnx, name).default
+
+
+def _like_x(x: Tensor, *_: Tensor, **__: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _pooled(x: Tensor, *, kernel: int, stride: int, **_: Any) -> Tensor:
+    height, width = ((size - kernel) // stride + 1 for size in x.shape[-2:])
+    return x.new_empty((*x.shape[:-2], height, width))
+
+
+QUANT: Final = _define(
+    "quant(Tensor x, Tensor scale, Tensor zero_point, Tensor bit_width, *, bool signed, bool narrow, str rounding_mode, "
+    "str name)",
+    _like_x,
+)
+BIPOLAR: Final = _define("bipolar(Tensor x, Tensor scale, *, str name)", _like_x)
+TRUNC: Final = _define(
+    "trunc(Tensor x, Tensor scale, Tensor zero_point, Tensor bit_width, Tensor output_scale, Tensor output_bit_width, *, "
+    "bool signed, bool narrow, str rounding_mode, str name)",
+    _like_x,
+)
+MULTI_THRESHOLD: Final = _define(
+    "multi_threshold(Tensor x, Tensor thresholds, *, float scale, float bias, str dtype, str layout, str name)", _like_x
+)
+AVERAGE_POOL: Final = _define(
+    "average_pool(Tensor x, *, int kernel, int stride, int input_bits, int output_bits, bool signed, str name)", _pooled
+)
+
+
+def translations() -> dict[Any, Translation]:
+    """The ONNX node of each op."""
+
+    def op(name: str, *inputs: str, **attributes: type) -> Callable[..., Any]:
+        return custom_op(name, domain=DOMAIN, version=VERSION, inputs=inputs, attributes=attributes)
+
+    integers = op("Quant", "X", "scale", "zeropt", "bitwidth", signed=int, narrow=int, rounding_mode=str)
+    bipolar = op("BipolarQuant", "X", "scale")
+    operands = ("X", "scale", "zeropt", "in_bitwidth", "out_scale", "out_bitwidth")
+    trunc = op("Trunc", *operands, signed=int, narrow=int, rounding_mode=str)
+    levels = op("MultiThreshold", "X", "thresholds", out_scale=float, out_bias=float, out_dtype=str, data_layout=str)
+    sizes = {"kernel": int, "stride": int, "ibits": int, "obits": int, "signed": int}
+    pool = op("QuantAvgPool2d", "X", **sizes, data_layout=str)
+
+    def to_quant(
+        x: Any, scale: Any, zero: Any, bits: Any, signed: bool, narrow: bool, rounding_mode: str, name: str
+    ) -> Any:
+        kinds = {"signed": int(signed), "narrow": int(narrow), "rounding_mode": rounding_mode}
+        return mark(integers(x, scale, zero, bits, **kinds), name)
+
+    def to_bipolar(x: Any, scale: Any, name: str) -> Any:
+        return mark(bipolar(x, scale), name)
+
+    def to_trunc(
+        x: Any,
+        scale: Any,
+        zero: Any,
+        bits: Any,
+        out_scale: Any,
+        out_bits: Any,
+        signed: bool,
+        narrow: bool,
+        rounding_mode: str,
+        name: str,
+    ) -> Any:
+        kinds = {"signed": int(signed), "narrow": int(narrow), "rounding_mode": rounding_mode}
+        return mark(trunc(x, scale, zero, bits, out_scale, out_bits, **kinds), name)
+
+    def to_levels(x: Any, thresholds: Any, scale: float, bias: float, dtype: str, layout: str, name: str) -> Any:
+        kinds = {"out_scale": scale, "out_bias": bias, "out_dtype": dtype, "data_layout": layout}
+        return mark(levels(x, thresholds, **kinds), name)
+
+    def to_pool(x: Any, kernel: int, stride: int, input_bits: int, output_bits: int, signed: bool, name: str) -> Any:
+        bits = {"ibits": input_bits, "obits": output_bits, "signed": int(signed)}
+        return mark(pool(x, kernel=kernel, stride=stride, **bits, data_layout="NCHW"), name)
+
+    return {
+        QUANT: to_quant,
+        BIPOLAR: to_bipolar,
+        TRUNC: to_trunc,
+        MULTI_THRESHOLD: to_levels,
+        AVERAGE_POOL: to_pool,
+    }

@@ -1,0 +1,121 @@
+"""Target ``qonnx``: ONNX in which quantization is ``Quant``, ``BipolarQuant`` and ``Trunc`` of ``qonnx.custom_op.general``.
+
+- An activation quantizer becomes one such node.
+- A weight or a bias is stored as the values that it is rounded to, behind a node that tells their grid and rounds nothing more.
+- Every shape is fixed, and each node and initializer is named after the module that it comes from.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+
+from export_finn.artifact import QonnxArtifact
+from export_finn.operands import ROUNDING_MODES, dequantized, input_grid, scale_and_zero_point
+from export_finn.ops import BIPOLAR, QUANT, TRUNC, translations
+from export_finn.weights import split_weights
+from quant_core.export import Program, ProgramBuilder, Quantizer, constant_inputs, is_quantizer
+from quant_core.export.onnx import check_opset, check_precision, to_onnx
+
+
+def lower(program: Program, opset_version: int = 18) -> QonnxArtifact:
+    """Lower a program to QONNX.
+
+    Args:
+        program: a captured model that the target takes.
+        opset_version: the version of the standard ONNX operators, 18 to 21.
+
+    Raises:
+        ConfigurationError: for another version.
+        UnsupportedError: when an operation of the model has no ONNX operator, or a quantizer does not compute in float32.
+    """
+    check_opset(opset_version)
+    check_precision(program, "qonnx")
+    content, values = to_onnx(
+        program,
+        _Rewriting(program).exported(),
+        target="qonnx",
+        translations=translations(),
+        opset=opset_version,
+        producer="export-finn",
+        steps=(split_weights,),
+    )
+    return QonnxArtifact("qonnx", program.signature, content, values)
+
+
+class _Rewriting:
+    """A program in the making in which each quantizer is an op of QONNX."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.builder = ProgramBuilder(program.exported)
+        self.names = constant_inputs(program.exported)
+        self.quantizers = {quantizer.name: quantizer for quantizer in program.quantizers}
+
+    def exported(self) -> ExportedProgram:
+        builder = self.builder
+        for node in self.program.graph.nodes:
+            if node.name in self.names:
+                # What only quantizers read is written by them in another shape, under the same name.
+                if not all(is_quantizer(user) for user in node.users):
+                    builder.new[node] = builder.constant(self.names[node.name], self.program.constants[node.name])
+            elif is_quantizer(node):
+                self._quantizer(node, self.quantizers[node.name])
+            elif node.op not in ("placeholder", "output"):
+                builder.copy(node)
+        return builder.finish()
+
+    def _quantizer(self, node: fx.Node, quantizer: Quantizer) -> None:
+        if quantizer.integers is not None:
+            base = self.names[_operand(node).name]
+            x, mode = self.builder.constant(base, dequantized(quantizer)), "ROUND"
+        else:
+            base, x, mode = "", self.builder.new[_operand(node)], quantizer.rounding_mode
+
+        def parameter(name: str, value: Tensor) -> fx.Node:
+            return self.builder.constant(f"{base}_{name}" if base else quantizer.where.part(name), value)
+
+        scale, zero_point = scale_and_zero_point(quantizer)
+        scale_node = parameter("scale", scale)
+        if quantizer.op == "quant::binary":
+            self.builder.replace(node, BIPOLAR, (x, scale_node), {"name": node.name})
+            return
+        ternary = quantizer.op == "quant::ternary"
+        zero_node = parameter("zero_point", zero_point)
+        bits_node = parameter("bit_width", _number(quantizer.bit_width))
+        options = {
+            "signed": quantizer.signed,
+            "narrow": quantizer.narrow_range or ternary,
+            "rounding_mode": ROUNDING_MODES[mode],
+            "name": node.name,
+        }
+        if quantizer.op == "quant::trunc":
+            input_scale, input_bits = input_grid(self.program, node)
+            input_bits_node = parameter("input_bit_width", _number(input_bits))
+            before = (parameter("input_scale", input_scale), zero_node, input_bits_node)
+            self.builder.replace(node, TRUNC, (x, *before, scale_node, bits_node), options)
+            return
+        if ternary:
+            x = self._at_half(node, quantizer, x)
+        self.builder.replace(node, QUANT, (x, scale_node, zero_node, bits_node), options)
+
+    def _at_half(self, node: fx.Node, quantizer: Quantizer, x: fx.Node) -> fx.Node:
+        """What a ternary quantizer rounds, so that its threshold is half of a step, as that of integers of 2 bits."""
+        factor = 0.5 / float(node.kwargs["threshold"])  # type: ignore[arg-type]
+        if factor == 1:
+            return x
+        constant = self.builder.constant(quantizer.where.part("factor"), _number(factor))
+        name = f"{node.name}_at_half"
+        return self.builder.call(torch.ops.aten.mul.Tensor, (x, constant), like=node, name=name)
+
+
+def _number(value: float | None) -> Tensor:
+    assert value is not None  # constant, as the check has found
+    return torch.tensor(float(value))
+
+
+def _operand(node: fx.Node) -> fx.Node:
+    operand = node.args[0]
+    assert isinstance(operand, fx.Node)
+    return operand

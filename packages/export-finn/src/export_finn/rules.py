@@ -1,0 +1,192 @@
+"""What QONNX and FINN cannot take beyond what their capabilities say: it depends on what stands around a quantizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import torch
+from torch import fx
+
+from export_finn.products import product, products
+from quant_core.export import Note, Program, Quantizer, Refusal, check, grids, is_quantizer
+
+_aten = torch.ops.aten
+_RECTIFIERS: Final = (_aten.relu.default, _aten.relu_.default)
+_LINEAR: Final = (
+    _aten.add.Tensor,
+    _aten.adaptive_avg_pool1d.default,
+    _aten.adaptive_avg_pool2d.default,
+    _aten.avg_pool1d.default,
+    _aten.avg_pool2d.default,
+    _aten.cat.default,
+    _aten.constant_pad_nd.default,
+    _aten.mean.dim,
+    _aten.upsample_nearest2d.default,
+    _aten.upsample_nearest2d.vec,
+)
+"""Operations that leave sums of quantized values quantized, though on another grid."""
+
+
+def of_qonnx(program: Program) -> Iterable[Refusal | Note]:
+    """What QONNX cannot hold; what FINN would refuse of the rest, as notes."""
+    yield from _varying_shapes(program, "qonnx", "QONNX")
+    for quantizer in program.quantizers:
+        if quantizer.role == "activation" and quantizer.rounding_mode == "HALF_UP" and quantizer.signed:
+            yield Refusal(
+                where=str(quantizer.where),
+                op=quantizer.op,
+                actual="rounding_mode='HALF_UP' of signed integers",
+                constraint="QONNX rounds ties away from zero in this mode, and this model upwards",
+                fix="Set rounding_mode='ROUND' on this layer, or signed=False behind a ReLU.",
+            )
+    for refusal in check(program, "finn").refusals:
+        if refusal.actual != _VARYING:
+            yield Note(where=refusal.where, what=f"FINN refuses {refusal.op} with {refusal.actual}")
+
+
+def of_finn(program: Program) -> Iterable[Refusal]:
+    """What FINN cannot build hardware for."""
+    yield from _varying_shapes(program, "finn", "FINN")
+    nodes = {node.name: node for node in program.graph.nodes}
+    for quantizer in program.quantizers:
+        if quantizer.scale is None:  # refused for that
+            continue
+        node = nodes[quantizer.name]
+        if quantizer.role == "activation":
+            yield from _activation(quantizer, node)
+        elif quantizer.role == "weight":
+            yield from _weight(quantizer, node)
+    yield from _floats(program)
+
+
+_VARYING: Final = "a shape that varies"
+
+
+def _varying_shapes(program: Program, target: str, name: str) -> Iterator[Refusal]:
+    for node in program.graph.find_nodes(op="placeholder"):
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and not all(isinstance(size, int) for size in value.shape):
+            yield Refusal(
+                where=f"input {node.name!r}",
+                op="input",
+                actual=_VARYING,
+                constraint=f"{name} needs every shape fixed, got {tuple(map(str, value.shape))}",
+                fix=f"Leave dynamic_shapes (--dynamic-batch) out: target {target!r} then takes the shapes of the example "
+                "inputs. For another batch, export with an example of that batch.",
+            )
+
+
+def _activation(quantizer: Quantizer, node: fx.Node) -> Iterator[Refusal]:
+    place, op = str(quantizer.where), quantizer.op
+    before: Any = node.args[0]
+    rectified = isinstance(before, fx.Node) and before.target in _RECTIFIERS
+    if op == "quant::int":
+        if not quantizer.signed and not rectified:
+            yield Refusal(
+                where=place,
+                op=op,
+                actual="unsigned integers without a ReLU before them",
+                constraint="FINN makes unsigned levels of a ReLU only",
+                fix="Use QuantReLU here, or set signed=True on this layer.",
+            )
+        if quantizer.signed and rectified:
+            yield Refusal(
+                where=place,
+                op=op,
+                actual="signed integers after a ReLU",
+                constraint="FINN takes unsigned integers after a ReLU",
+                fix="Set signed=False on this layer.",
+            )
+        if not quantizer.signed and quantizer.narrow_range:
+            yield Refusal(
+                where=place,
+                op=op,
+                actual="narrow_range=True of unsigned integers",
+                constraint="FINN takes the full range after a ReLU",
+                fix="Set narrow_range=False on this layer.",
+            )
+    if op == "quant::binary" and bool(torch.any(quantizer.scale != 1)):  # type: ignore[arg-type]
+        yield Refusal(
+            where=place,
+            op=op,
+            actual=f"a scale of {_first(quantizer):g}",
+            constraint="FINN takes binary activations of the scale 1",
+            fix="Use a constant scale of 1 here: scaling_impl=ConstScaling, scaling_init=1.0.",
+        )
+    if len(quantizer.shape) < 2:
+        yield Refusal(
+            where=place,
+            op=op,
+            actual=f"a tensor of {len(quantizer.shape)} axes",
+            constraint="FINN finds the channels on axis 1",
+            fix="Give the model inputs with an axis for the batch.",
+        )
+    elif quantizer.axis not in (None, 1):
+        yield Refusal(
+            where=place,
+            op=op,
+            actual=f"a scale for each element of axis {quantizer.axis}",
+            constraint="FINN takes scales per channel on axis 1",
+            fix="Set per_channel_broadcastable_shape to (1, C, 1, 1), or quantize per tensor.",
+        )
+
+
+def _weight(quantizer: Quantizer, node: fx.Node) -> Iterator[Refusal]:
+    for user in node.users:
+        found = product(user, frozenset({node.name}))
+        if found is not None and quantizer.axis not in (None, found.output_axis):
+            yield Refusal(
+                where=str(quantizer.where),
+                op=quantizer.op,
+                actual=f"a scale for each element of axis {quantizer.axis}",
+                constraint=f"FINN takes weight scales per tensor and per output channel, axis {found.output_axis}",
+                fix="Set weight_scaling_per_output_channel=True on this layer.",
+            )
+
+
+def _floats(program: Program) -> Iterator[Refusal]:
+    """Products of what is not quantized."""
+    weights = {node.name for node in program.graph.nodes if is_quantizer(node)} & {
+        quantizer.name for quantizer in program.quantizers if quantizer.integers is not None
+    }
+    quantized = _quantized(program)
+    for found in products(program.graph, frozenset(weights | program.constants.keys())):
+        place, op = str(program.where(found.node)), str(found.node.target)
+        if found.weight.name not in weights:
+            yield Refusal(
+                where=place,
+                op=op,
+                actual="a float weight",
+                constraint="FINN computes with integer weights",
+                fix="Use the quantized layer of quant_nn (or set weight_quant on this one), or keep it out of the exported part.",
+            )
+        if found.x.name not in quantized:
+            yield Refusal(
+                where=place,
+                op=op,
+                actual="a float input",
+                constraint="FINN computes with integer activations",
+                fix="Quantize what comes before: with QuantIdentity or QuantReLU, or input_quant on this layer.",
+            )
+
+
+def _quantized(program: Program) -> set[str]:
+    """The nodes whose values are on a grid, or sums and averages of such."""
+    found = set(grids(program))
+    for node in program.graph.nodes:
+        if node.op != "call_function":
+            continue
+        data = node.all_input_nodes[:1] if node.target in _MOVES else node.all_input_nodes
+        if node.target in (*_LINEAR, *_MOVES) and data and all(used.name in found for used in data):
+            found.add(node.name)
+    return found
+
+
+_MOVES: Final = (_aten.flatten.using_ints, _aten.reshape.default, _aten.view.default, _aten.squeeze.dims)
+"""Operations that move sums and averages."""
+
+
+def _first(quantizer: Quantizer) -> float:
+    assert quantizer.scale is not None
+    return float(quantizer.scale.flatten()[0])
