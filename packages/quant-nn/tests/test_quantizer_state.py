@@ -114,7 +114,7 @@ def assert_equal_states(one: nn.Module, other: nn.Module) -> None:
 
 def test_every_registered_quantizer_is_covered() -> None:
     kinds = {name: quantizer.proxy_class.kind for name, quantizer in QUANTIZERS.items()}
-    assert set(kinds.values()) <= {"weight", "activation", "bias", "trunc"}
+    assert set(kinds.values()) <= {"weight", "activation", "bias", "accumulator"}
     assert len(OF_LAYERS) >= 20
 
 
