@@ -31,6 +31,7 @@ class QuantEmbedding(QuantLayer, nn.Embedding):
         scale_grad_by_freq: divide the gradient of a row by how often it occurs.
         sparse: a sparse gradient; only without a weight quantizer, whose scale depends on all rows.
         _weight: the table, ``(V, D)``, in place of a random one.
+        _freeze: whether the table stays as it is; with both, ``from_pretrained`` of torch works here as well.
         weight_quant: quantizer of the table, or the proxy of another layer to share, or ``None``. Per channel it has a scale
             for each row, ``(V, 1)``.
         return_quant_tensor: return a ``QuantTensor``: with the scale of the table, or per channel with one for each index,
@@ -66,6 +67,7 @@ class QuantEmbedding(QuantLayer, nn.Embedding):
         scale_grad_by_freq: bool = False,
         sparse: bool = False,
         _weight: Tensor | None = None,
+        _freeze: bool = False,
         weight_quant: Quantizer = Int8WeightPerTensorFloat,
         return_quant_tensor: bool = False,
         device: torch.device | str | None = None,
@@ -88,6 +90,7 @@ class QuantEmbedding(QuantLayer, nn.Embedding):
             scale_grad_by_freq,
             sparse,
             _weight,
+            _freeze,
             device=device,
             dtype=dtype,
         )

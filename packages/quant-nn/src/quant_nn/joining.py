@@ -111,7 +111,9 @@ class QuantJoin(QuantLayer):
             reason = f"their dtypes are {first.dtype} and {other.dtype}"
         else:
             reason = f"their scales are {_numbers(first.scale)} and {_numbers(other.scale)}"
-            if torch.equal(first.scale, other.scale):
+            if first.value.dtype not in (torch.float32, torch.float64):
+                reason = f"{first.dtype} does not tell the levels of a sum apart"
+            elif torch.equal(first.scale, other.scale):
                 reason += ", from different quantizers, so that they may become unequal"
         return self._no_grid_because(reason)
 

@@ -114,7 +114,7 @@ class QuantConvTranspose(QuantSpatialLayer):
         return scale if scale is None or scale.dim() == 0 else scale.repeat(self.groups)
 
     def _terms(self) -> int:
-        taps = math.prod(math.ceil(k / step) for k, step in zip(self.kernel_size, self._steps(), strict=True))
+        taps = math.prod([-(-k // step) for k, step in zip(self.kernel_size, self._steps(), strict=True)])
         return self.in_channels // self.groups * taps
 
     def _rows(self, weight: Tensor) -> Tensor:

@@ -43,12 +43,13 @@ class StepCounter(nn.Module):
             self.refresh()
 
     def refresh(self) -> None:
-        """Set ``running`` from the count."""
-        self.running = bool(self.count.item() < self.steps)
+        """Set ``running`` from the count, where there is one: not on the meta device."""
+        if not self.count.is_meta:
+            self.running = bool(self.count.item() < self.steps)
 
     def train(self, mode: bool = True) -> StepCounter:
         """Switch the mode, and see whether compiled code has reached the limit meanwhile."""
-        if not self.count.is_meta and self.running:
+        if self.running:
             self.refresh()
         return super().train(mode)
 

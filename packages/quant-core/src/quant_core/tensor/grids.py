@@ -30,8 +30,9 @@ def same_grid(x: QuantTensor, y: QuantTensor) -> bool:
     """Whether two tensors have one sign, scale and zero-point.
 
     They are the same when they are the same tensors, or come from one quantizer that stores them. (Eager mode compares
-    the numbers as well, because a step of an optimizer may lie between two calls; a graph knows no such step.) Two
-    quantizers that happen to have equal numbers are not the same: what holds by accident is no rule.
+    the numbers as well, because a step of an optimizer may lie between two calls; a graph knows no such step, and the
+    meta device no numbers.) Two quantizers that happen to have equal numbers are not the same: what holds by accident
+    is no rule.
     """
     if x.signed != y.signed:
         return False
@@ -40,7 +41,7 @@ def same_grid(x: QuantTensor, y: QuantTensor) -> bool:
         return True
     if x.origin is None or x.origin is not y.origin or not (x.per_tensor and y.per_tensor):
         return False
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or x.scale.is_meta or y.scale.is_meta:
         return True
     return _equal(x.scale, y.scale) and (zero or _equal(x.zero_point, y.zero_point))
 

@@ -1,0 +1,244 @@
+"""One small instance of each layer, as a table: what tests, the support matrix and exporters of targets go through.
+
+A new layer joins all of them by one row here. Each row says how the layer is built and what it takes; ``quantized`` inputs come
+from a quantizer in front of it, as in a network.
+
+>>> sample = SAMPLES["QuantLinear"]
+>>> sample.build()(*sample.inputs()).shape
+torch.Size([2, 4])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+import torch
+from torch import Tensor, nn
+
+import quant_nn as qnn
+from quant_core.quant import Int8ActPerTensorFloat, Int8Bias
+from quant_core.tensor import QuantTensor
+
+Family = Literal["weight", "activation", "join", "pass"]
+"""What a layer does: multiplies by a weight, quantizes a function, joins several tensors, or hands on what comes in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """How one layer is built, and what it takes.
+
+    Attributes:
+        layer: its name in ``quant_nn``.
+        family: what it does.
+        shapes: the shapes of its inputs.
+        args: its positional arguments.
+        options: keyword arguments; statistics are collected for one step, so that a second call is in the steady state.
+        on_accumulator: keyword arguments with which a quantized input gives a quantized output: a bias on the accumulator's
+            grid, for example.
+        float_type: the layer of torch that it stands for, which takes ``args`` as well.
+        indices: for an input of integers, how many there are; ``None`` for float inputs.
+        joined: whether the inputs are handed over as one list.
+    """
+
+    layer: str
+    family: Family
+    shapes: tuple[tuple[int, ...], ...]
+    args: tuple[Any, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    on_accumulator: Mapping[str, Any] = field(default_factory=dict)
+    float_type: type[nn.Module] | None = None
+    indices: int | None = None
+    joined: bool = False
+
+    def build(self, **options: Any) -> nn.Module:
+        """The layer, with further options."""
+        built: nn.Module = getattr(qnn, self.layer)(*self.args, **{**self.options, **options})
+        return built
+
+    def inputs(self, seed: int = 0) -> tuple[Any, ...]:
+        """Plain inputs, the same for each seed."""
+        generator = torch.Generator().manual_seed(seed)
+        if self.indices is not None:
+            return tuple(torch.randint(0, self.indices, shape, generator=generator) for shape in self.shapes)
+        return tuple(torch.randn(shape, generator=generator) for shape in self.shapes)
+
+
+class SampleNet(nn.Module):
+    """A sample as it stands in a network: with an entry quantizer before it where its input shall be quantized.
+
+    Args:
+        sample: which layer.
+        quantized: whether what it takes is quantized, and returned quantized where it can be.
+    """
+
+    def __init__(self, sample: Sample, *, quantized: bool) -> None:
+        super().__init__()
+        takes_floats = quantized and sample.indices is None
+        self.entry = (
+            qnn.QuantIdentity(bit_width=5, collect_stats_steps=1, return_quant_tensor=True) if takes_floats else None
+        )
+        self.layer = sample.build(**(sample.on_accumulator if quantized else {}))
+        self.joined = sample.joined
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The value of what the layer returns."""
+        taken: list[Any] = [x if self.entry is None else self.entry(x) for x in inputs]
+        out = self.layer(taken) if self.joined else self.layer(*taken)
+        return out.value if isinstance(out, QuantTensor) else out
+
+
+_CALIBRATED: Final = {"collect_stats_steps": 1}
+_JOINED: Final = {"input_collect_stats_steps": 1, "output_collect_stats_steps": 1}
+_WEIGHT: Final = {"weight_bit_width": 4}
+_ON_GRID: Final = {"bias_quant": Int8Bias, "return_quant_tensor": True}
+_INPUT: Final = {"input_quant": Int8ActPerTensorFloat, "input_collect_stats_steps": 1, "input_bit_width": 6}
+
+
+def _weighted(layer: str, args: tuple[Any, ...], shape: tuple[int, ...], plain: type[nn.Module] | None) -> Sample:
+    return Sample(
+        layer=layer,
+        family="weight",
+        shapes=(shape,),
+        args=args,
+        options=_WEIGHT,
+        on_accumulator=_ON_GRID,
+        float_type=plain,
+    )
+
+
+def _activation(layer: str, plain: type[nn.Module] | None, **options: Any) -> Sample:
+    return Sample(
+        layer=layer,
+        family="activation",
+        shapes=((2, 3, 5),),
+        options={**_CALIBRATED, **options},
+        on_accumulator={"return_quant_tensor": True},
+        float_type=plain,
+    )
+
+
+def _passing(layer: str, shape: tuple[int, ...], *args: Any, plain: type[nn.Module] | None = None) -> Sample:
+    return Sample(layer=layer, family="pass", shapes=(shape,), args=args, float_type=plain)
+
+
+def _rows() -> Iterator[tuple[str, Sample]]:
+    """Name of the row → sample; the name starts with that of the layer."""
+    weighted: list[tuple[str, tuple[Any, ...], tuple[int, ...], type[nn.Module] | None]] = [
+        ("QuantLinear", (6, 4), (2, 6), nn.Linear),
+        ("QuantLinear, three axes", (6, 4), (2, 3, 6), nn.Linear),
+        ("QuantConv1d", (4, 6, 3), (2, 4, 9), nn.Conv1d),
+        ("QuantConv1d, same", (4, 6, 3, 1, "same", 2), (2, 4, 9), nn.Conv1d),
+        ("QuantConv2d", (4, 6, 3, 2, 1), (2, 4, 9, 8), nn.Conv2d),
+        ("QuantConv2d, grouped", (4, 6, 3, 1, 0, 1, 2), (2, 4, 9, 8), nn.Conv2d),
+        ("QuantConv2d, depthwise", (4, 8, 3, 1, 1, 1, 4), (2, 4, 7, 7), nn.Conv2d),
+        ("QuantConv2d, reflect", (4, 6, 3, 1, 1, 1, 1, True, "reflect"), (2, 4, 7, 7), nn.Conv2d),
+        ("QuantConv2d, replicate", (4, 6, 3, 1, 1, 1, 1, True, "replicate"), (2, 4, 7, 7), nn.Conv2d),
+        ("QuantConv2d, circular", (4, 6, 3, 1, 1, 1, 1, True, "circular"), (2, 4, 7, 7), nn.Conv2d),
+        ("QuantConv3d", (2, 3, 2), (2, 2, 4, 5, 6), nn.Conv3d),
+        ("QuantConvTranspose1d", (4, 6, 4, 2, 1, 1), (2, 4, 9), nn.ConvTranspose1d),
+        ("QuantConvTranspose2d", (4, 6, 3, 2, 1, 1), (2, 4, 5, 6), nn.ConvTranspose2d),
+        ("QuantConvTranspose2d, grouped", (4, 6, 3, 2, 1, 1, 2), (2, 4, 5, 6), nn.ConvTranspose2d),
+        ("QuantConvTranspose2d, dilated", (4, 6, 3, 2, 2, 1, 1, True, 2), (2, 4, 5, 6), nn.ConvTranspose2d),
+        ("QuantConvTranspose3d", (2, 3, 2, 2), (2, 2, 3, 3, 4), nn.ConvTranspose3d),
+        ("QuantScaleBias", (4, True), (2, 4, 5, 5), qnn.ScaleBias),
+        ("BatchNorm1dToQuantScaleBias", (4,), (3, 4), None),
+        ("BatchNorm2dToQuantScaleBias", (4,), (2, 4, 5, 5), None),
+    ]
+    for name, args, shape, plain in weighted:
+        yield name, _weighted(name.partition(",")[0], args, shape, plain)
+    yield (
+        "QuantConv2d, input quantizer",
+        Sample(
+            layer="QuantConv2d",
+            family="weight",
+            shapes=((2, 4, 7, 7),),
+            args=(4, 6, 3),
+            options={**_WEIGHT, **_INPUT, "weight_scaling_per_output_channel": True},
+            on_accumulator=_ON_GRID,
+            float_type=nn.Conv2d,
+        ),
+    )
+    yield (
+        "QuantEmbedding",
+        Sample(
+            layer="QuantEmbedding",
+            family="weight",
+            shapes=((2, 5),),
+            args=(10, 4),
+            options=_WEIGHT,
+            on_accumulator={"return_quant_tensor": True},
+            float_type=nn.Embedding,
+            indices=10,
+        ),
+    )
+    yield "QuantIdentity", _activation("QuantIdentity", nn.Identity, bit_width=4)
+    yield "QuantReLU", _activation("QuantReLU", nn.ReLU, bit_width=4)
+    yield "QuantTanh", _activation("QuantTanh", nn.Tanh)
+    yield "QuantSigmoid", _activation("QuantSigmoid", nn.Sigmoid)
+    yield "QuantHardTanh", _activation("QuantHardTanh", nn.Hardtanh, min_val=-0.5, max_val=1.0)
+    yield "QuantDropout", _passing("QuantDropout", (2, 3, 6), 0.3, plain=nn.Dropout)
+    yield "QuantMaxPool1d", _passing("QuantMaxPool1d", (2, 3, 6), 2, plain=nn.MaxPool1d)
+    yield "QuantMaxPool2d", _passing("QuantMaxPool2d", (2, 3, 6, 6), 3, 2, 1, plain=nn.MaxPool2d)
+    yield "QuantUpsample", _passing("QuantUpsample", (2, 3, 4, 4), None, 2, plain=nn.Upsample)
+    yield "QuantUpsample, bilinear", _passing("QuantUpsample", (2, 3, 4, 4), None, 2, "bilinear", plain=nn.Upsample)
+    nearest, bilinear = "QuantUpsamplingNearest2d", "QuantUpsamplingBilinear2d"
+    yield nearest, _passing(nearest, (2, 3, 4, 4), None, 2, plain=nn.UpsamplingNearest2d)
+    yield bilinear, _passing(bilinear, (2, 3, 4, 4), None, 2, plain=nn.UpsamplingBilinear2d)
+    yield (
+        "HadamardClassifier",
+        Sample(
+            layer="HadamardClassifier",
+            family="pass",
+            shapes=((2, 12),),
+            args=(12, 5),
+            on_accumulator={"return_quant_tensor": True},
+        ),
+    )
+    quantized = {"return_quant_tensor": True}
+    pair = ((2, 3, 5), (2, 3, 5))
+    yield (
+        "QuantEltwiseAdd",
+        Sample(layer="QuantEltwiseAdd", family="join", shapes=pair, options=_JOINED, on_accumulator=quantized),
+    )
+    yield (
+        "QuantEltwiseAdd, on the grid of its operands",
+        Sample(
+            layer="QuantEltwiseAdd",
+            family="join",
+            shapes=pair,
+            options={"input_quant": None, "output_quant": None},
+            on_accumulator=quantized,
+        ),
+    )
+    yield (
+        "QuantEltwiseAdd, tied",
+        Sample(
+            layer="QuantEltwiseAdd",
+            family="join",
+            shapes=pair,
+            options={"tie_input_output_quant": True, "input_collect_stats_steps": 2},
+            on_accumulator=quantized,
+        ),
+    )
+    yield (
+        "QuantCat",
+        Sample(layer="QuantCat", family="join", shapes=pair, options=_JOINED, on_accumulator=quantized, joined=True),
+    )
+    yield (
+        "QuantCat, on the grid of its operands",
+        Sample(
+            layer="QuantCat",
+            family="join",
+            shapes=pair,
+            options={"input_quant": None, "output_quant": None},
+            on_accumulator=quantized,
+            joined=True,
+        ),
+    )
+
+
+SAMPLES: Final[Mapping[str, Sample]] = MappingProxyType(dict(_rows()))
+"""Name of the row → sample; the name is that of the layer, with a word on its options where a layer has several rows."""
