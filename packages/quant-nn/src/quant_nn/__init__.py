@@ -21,6 +21,8 @@ from quant_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from quant_nn.accumulation import Accumulator as Accumulator
+    from quant_nn.accumulator import ClampQuantAccumulator as ClampQuantAccumulator
+    from quant_nn.accumulator import TruncQuantAccumulator as TruncQuantAccumulator
     from quant_nn.activation import QuantActivation as QuantActivation
     from quant_nn.activation import QuantIdentity as QuantIdentity
     from quant_nn.activation import QuantReLU as QuantReLU
@@ -64,6 +66,7 @@ __getattr__, __dir__ = lazy_names(
         "Accumulator": "quant_nn.accumulation",
         "BatchNorm1dToQuantScaleBias": "quant_nn.batch_norm",
         "BatchNorm2dToQuantScaleBias": "quant_nn.batch_norm",
+        "ClampQuantAccumulator": "quant_nn.accumulator",
         "HadamardClassifier": "quant_nn.hadamard",
         "QuantActivation": "quant_nn.activation",
         "QuantCat": "quant_nn.joining",
@@ -95,5 +98,6 @@ __getattr__, __dir__ = lazy_names(
         "QuantUpsamplingNearest2d": "quant_nn.upsampling",
         "QuantWeightLayer": "quant_nn.weight_layer",
         "ScaleBias": "quant_nn.scale_bias",
+        "TruncQuantAccumulator": "quant_nn.accumulator",
     },
 )

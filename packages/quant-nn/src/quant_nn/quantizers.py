@@ -16,7 +16,9 @@ Quantizer = type[Injector] | QuantProxy | None
 _KINDS = {"weight_": "weight", "bias_": "bias"}
 
 
-def build_proxy(layer: nn.Module, quantizer: Quantizer, prefix: str, options: dict[str, Any]) -> QuantProxy | None:
+def build_proxy(
+    layer: nn.Module, quantizer: Quantizer, prefix: str, options: dict[str, Any], *, name: str = "", kind: str = ""
+) -> QuantProxy | None:
     """The proxy of a layer: built from an injector with options, or shared with the layer that it came from.
 
     Args:
@@ -24,47 +26,51 @@ def build_proxy(layer: nn.Module, quantizer: Quantizer, prefix: str, options: di
         quantizer: what the user passed.
         prefix: the prefix of its options, ``""`` for those of an activation.
         options: its options, without the prefix.
+        name: the argument of the layer, where it is not the prefix and ``quant``.
+        kind: what it quantizes, where the prefix does not tell.
 
     Raises:
         ConfigurationError: when it is no quantizer, quantizes something else, or is shared and has options.
     """
     if quantizer is None:
         return None
+    name = name or f"{prefix or 'act_'}quant"
+    kind = kind or next((kind for ending, kind in _KINDS.items() if prefix.endswith(ending)), "activation")
     if isinstance(quantizer, QuantProxy):
-        _check_kind(layer, prefix, quantizer.kind, "the proxy of another layer")
+        _check_kind(layer, name, kind, quantizer.kind, "the proxy of another layer")
         if options:
             names = ", ".join(f"{prefix}{name}" for name in options)
             raise ConfigurationError(
                 f"a shared quantizer takes no options, got {names}",
                 where=type(layer).__name__,
-                why=f"{prefix}quant is the proxy of another layer, which has its options already",
+                why=f"{name} is the proxy of another layer, which has its options already",
                 fix="Set the options on the first layer, or pass the quantizer class to both.",
             )
         quantizer.add_owner(layer)
         return quantizer
     if not (isinstance(quantizer, type) and issubclass(quantizer, Injector)):
         raise ConfigurationError(
-            f"{prefix or 'act_'}quant={quantizer!r} is not a quantizer",
+            f"{name}={quantizer!r} is not a quantizer",
             where=type(layer).__name__,
             why="a quantizer is a subclass of quant_core.inject.Injector, or the proxy of another layer",
             fix="Pass a class such as quant_core.quant.Int8WeightPerTensorFloat, without calling it.",
         )
     configured: Any = quantizer.let(**options) if options else quantizer
-    _check_kind(layer, prefix, getattr(configured.proxy_class, "kind", ""), quantizer.__name__)
+    _check_kind(layer, name, kind, getattr(configured.proxy_class, "kind", ""), quantizer.__name__)
     proxy: QuantProxy = configured.proxy_class(layer, configured, prefix)
     return proxy
 
 
-def _check_kind(layer: nn.Module, prefix: str, kind: str, name: str) -> None:
+def _check_kind(layer: nn.Module, name: str, wanted: str, kind: str, quantizer: str) -> None:
     """A quantizer of weights cannot quantize activations, and so on."""
-    wanted = next((kind for ending, kind in _KINDS.items() if prefix.endswith(ending)), "activation")
     if kind not in ("", wanted):
+        word = "Act" if wanted == "activation" else wanted.capitalize()
+        like = "such as RoundTo8bit" if wanted == "accumulator" else f"whose name says {word}"
         raise ConfigurationError(
-            f"{prefix or 'act_'}quant is a quantizer of the {kind}",
+            f"{name} is a quantizer of the {kind}",
             where=type(layer).__name__,
-            why=f"{name} quantizes a {kind}, and this one quantizes the {wanted}"
+            why=f"{quantizer} quantizes a {kind}, and this one quantizes the {wanted}"
             if kind != "activation"
-            else f"{name} quantizes activations, and this one quantizes the {wanted}",
-            fix=f"Pass one whose name says {'Act' if wanted == 'activation' else wanted.capitalize()}, from "
-            "quant_core.quant.",
+            else f"{quantizer} quantizes activations, and this one quantizes the {wanted}",
+            fix=f"Pass one {like}, from quant_core.quant.",
         )

@@ -45,13 +45,17 @@ from quant_core.components.stats import (
 )
 from quant_core.components.step_counter import StepCounter
 from quant_core.components.tensor_quant import (
+    AccumulatorQuant,
     BinaryQuant,
     ClampedBinaryQuant,
+    ClampIntQuant,
     IntQuant,
     PrescaledIntQuant,
     TensorQuant,
     TernaryQuant,
+    TruncIntQuant,
 )
+from quant_core.components.trunc_scaling import TruncMsbScaling, TruncScaling, TruncStatsScaling
 from quant_core.components.zero_point import (
     ConstZeroPoint,
     ParameterFromRuntimeZeroPoint,
@@ -71,9 +75,11 @@ __all__ = [
     "AbsMaxL2",
     "AbsMinMax",
     "AbsPercentile",
+    "AccumulatorQuant",
     "BinaryQuant",
     "BitWidth",
     "BitWidthRestriction",
+    "ClampIntQuant",
     "ClampedBinaryQuant",
     "ConstBitWidth",
     "ConstScaling",
@@ -115,6 +121,10 @@ __all__ = [
     "StochasticRounding",
     "TensorQuant",
     "TernaryQuant",
+    "TruncIntQuant",
+    "TruncMsbScaling",
+    "TruncScaling",
+    "TruncStatsScaling",
     "WholeBits",
     "ZeroPoint",
     "ZeroZeroPoint",

@@ -31,10 +31,16 @@ class QuantDelay(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """``x`` while delayed, else ``y``; same shape and dtype."""
+        return self.choose((x,), (y,))[0]
+
+    def choose(self, before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The first tensors while delayed, else the second; counts one step."""
         if self.passed is None or not self.passed.running:
-            return y
-        compiling = torch.compiler.is_compiling()
-        out = torch.where(self.passed.finished(), y, x) if compiling else x
+            return after
+        out = before
+        if torch.compiler.is_compiling():
+            finished = self.passed.finished()
+            out = tuple(torch.where(finished, y, x) for x, y in zip(before, after, strict=True))
         if self.training:
             self.passed.advance()
         return out

@@ -28,8 +28,8 @@ def quantize_trunc(
     ``x``: float tensor on the grid of ``scale`` (it is rounded onto it first); ``scale``, ``output_scale``: positive,
     broadcastable to it, a power of two apart; ``output_bit_width`` gives the range ``[lo, hi]``.
 
-    Gradient: straight through rounding, to ``x``, both scales and so to a learned number of bits; where a value is clamped, to the
-    end of the range in place of ``x``.
+    Gradient: straight through rounding, to ``x``, both scales and so to a learned number of bits; where a value is clamped,
+    to the end of the range in place of ``x``.
 
     >>> quantize_trunc(torch.tensor([3.0, -3.0]), torch.tensor(1.0), torch.tensor(0.0), torch.tensor(2.0),
     ...                torch.tensor(3.0), signed=True)
@@ -42,9 +42,11 @@ def quantize_trunc(
         )
         return captured
     low, high = integer_range(output_bit_width, **kinds)
+    exact = x.to(torch.float32) if x.dtype in (torch.float16, torch.bfloat16) else x
     ratio = output_scale / scale
-    levels = (round_ste(x / scale) + zero_point) / straight_through(ratio, _power_of_two(ratio))
-    return (tensor_clamp(rounding_ste(levels, rounding_mode), low, high) - zero_point) * output_scale
+    levels = (round_ste(exact / scale) + zero_point) / straight_through(ratio, _power_of_two(ratio))
+    clamped = tensor_clamp(rounding_ste(levels, rounding_mode), low, high)
+    return ((clamped - zero_point) * output_scale).to(x.dtype)
 
 
 def fake_trunc(

@@ -3,7 +3,7 @@
 from quant_core.quant.activation import Int8ActPerTensorFloat, Uint8ActPerTensorFloat
 from quant_core.quant.bias import Int8Bias, Int16Bias, Int32Bias
 from quant_core.quant.binary import SignedBinaryActPerTensorConst, SignedBinaryWeightPerTensorConst
-from quant_core.quant.none import NoneActQuant, NoneBiasQuant, NoneWeightQuant
+from quant_core.quant.none import NoneActQuant, NoneBiasQuant, NoneClampQuant, NoneTruncQuant, NoneWeightQuant
 from quant_core.quant.shifted import (
     ShiftedUint8ActPerTensorFloat,
     ShiftedUint8ActPerTensorFloatHQO,
@@ -13,18 +13,31 @@ from quant_core.quant.shifted import (
     ShiftedUint8WeightPerTensorFloatHQO,
 )
 from quant_core.quant.ternary import SignedTernaryActPerTensorConst, SignedTernaryWeightPerTensorConst
+from quant_core.quant.truncation import (
+    ClampTo16bit,
+    LearnedMsbClamp,
+    RoundTo8bit,
+    ShiftRoundSaturateTo8bit,
+    TruncTo8bit,
+)
 from quant_core.quant.weight import Int8WeightPerChannelFloat, Int8WeightPerTensorFloat
 
 __all__ = [
+    "ClampTo16bit",
     "Int8ActPerTensorFloat",
     "Int8Bias",
     "Int8WeightPerChannelFloat",
     "Int8WeightPerTensorFloat",
     "Int16Bias",
     "Int32Bias",
+    "LearnedMsbClamp",
     "NoneActQuant",
     "NoneBiasQuant",
+    "NoneClampQuant",
+    "NoneTruncQuant",
     "NoneWeightQuant",
+    "RoundTo8bit",
+    "ShiftRoundSaturateTo8bit",
     "ShiftedUint8ActPerTensorFloat",
     "ShiftedUint8ActPerTensorFloatHQO",
     "ShiftedUint8WeightPerChannelFloat",
@@ -35,5 +48,6 @@ __all__ = [
     "SignedBinaryWeightPerTensorConst",
     "SignedTernaryActPerTensorConst",
     "SignedTernaryWeightPerTensorConst",
+    "TruncTo8bit",
     "Uint8ActPerTensorFloat",
 ]

@@ -10,6 +10,8 @@ from quant_core.inject import Injector
 from quant_core.proxies import (
     ActQuantProxyFromInjector,
     BiasQuantProxyFromInjector,
+    ClampQuantProxyFromInjector,
+    TruncQuantProxyFromInjector,
     WeightQuantProxyFromInjector,
 )
 
@@ -48,4 +50,28 @@ class NoneBiasQuant(Injector):
     """
 
     proxy_class = BiasQuantProxyFromInjector
+    tensor_quant = None
+
+
+class NoneTruncQuant(Injector):
+    """Keeps all bits of an accumulator.
+
+    >>> import quant_nn as qnn
+    >>> qnn.TruncQuantAccumulator(trunc_quant=NoneTruncQuant).trunc_quant.is_quant_enabled
+    False
+    """
+
+    proxy_class = TruncQuantProxyFromInjector
+    tensor_quant = None
+
+
+class NoneClampQuant(Injector):
+    """Clamps nothing.
+
+    >>> import quant_nn as qnn
+    >>> qnn.ClampQuantAccumulator(clamp_quant=NoneClampQuant).clamp_quant.is_quant_enabled
+    False
+    """
+
+    proxy_class = ClampQuantProxyFromInjector
     tensor_quant = None
