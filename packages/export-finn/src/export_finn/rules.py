@@ -177,14 +177,20 @@ def _quantized(program: Program) -> set[str]:
     for node in program.graph.nodes:
         if node.op != "call_function":
             continue
-        data = node.all_input_nodes[:1] if node.target in _MOVES else node.all_input_nodes
-        if node.target in (*_LINEAR, *_MOVES) and data and all(used.name in found for used in data):
+        data = node.all_input_nodes[:1] if node.target in _FIRST else node.all_input_nodes
+        if node.target in (*_LINEAR, *_FIRST) and data and all(used.name in found for used in data):
             found.add(node.name)
     return found
 
 
-_MOVES: Final = (_aten.flatten.using_ints, _aten.reshape.default, _aten.view.default, _aten.squeeze.dims)
-"""Operations that move sums and averages."""
+_FIRST: Final = (
+    _aten.embedding.default,
+    _aten.flatten.using_ints,
+    _aten.reshape.default,
+    _aten.squeeze.dims,
+    _aten.view.default,
+)
+"""Operations that move what their first operand holds."""
 
 
 def _first(quantizer: Quantizer) -> float:

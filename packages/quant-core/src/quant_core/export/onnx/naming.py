@@ -53,7 +53,7 @@ def tidy(model: Any, signature: CallSignature) -> dict[str, str]:
             quantizer = value.metadata_props.get(MARK)
             if id(value) in produced:
                 value.name = produced[id(value)]
-            elif quantizer is not None:
+            elif quantizer is not None and _path(node):
                 value.name = _free(_path(node), taken)
             else:
                 value.name = node.name if index == 0 else f"{node.name}:{index}"
