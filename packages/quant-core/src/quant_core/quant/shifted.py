@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from quant_core.components import (
+    MSE,
     AbsMinMax,
     HalfQuadraticOptimizerZeroPoint,
+    MSEZeroPoint,
     NegativeMinOrZero,
     NegativePercentileOrZero,
     ParameterFromRuntimeZeroPoint,
@@ -34,7 +36,7 @@ class ShiftedUint8WeightPerTensorFloat(Int8WeightPerTensorFloat):
     (tensor(0.0049), tensor(51.), tensor([[  0, 255]], dtype=torch.uint8))
     """
 
-    scaling_stats_impl = AbsMinMax
+    scaling_stats_impl: Any = AbsMinMax
     zero_point_impl: Any = StatsFromParameterZeroPoint
     zero_point_stats_impl: Any = NegativeMinOrZero
     signed = False
@@ -90,7 +92,7 @@ class ShiftedUint8ActPerTensorFloat(Int8ActPerTensorFloat):
     (tensor(0.0200), tensor(50.), tensor([  0,  50, 255], dtype=torch.uint8))
     """
 
-    scaling_stats_impl = PercentileInterval
+    scaling_stats_impl: Any = PercentileInterval
     zero_point_impl: Any = ParameterFromRuntimeZeroPoint
     zero_point_stats_impl: Any = NegativePercentileOrZero
     signed = False
@@ -108,3 +110,18 @@ class ShiftedUint8ActPerTensorFloatHQO(ShiftedUint8ActPerTensorFloat):
 
     zero_point_stats_impl = HalfQuadraticOptimizerZeroPoint
     quantize_zero_point = False
+
+
+class ShiftedUint8ActPerTensorFloatMSE(ShiftedUint8ActPerTensorFloat):
+    """As :class:`ShiftedUint8ActPerTensorFloat`, starting from the scale and the zero-point with the smallest squared error.
+
+    Each step of collecting searches the best of 20 thresholds up to ``max(x, 0) − min(x, 0)``, and then the best of 20 lowest
+    real numbers down to ``min(x, 0)``.
+
+    Further options: ``mse_iters``, ``mse_init_op``, ``mse_zero_point_init_op``.
+    """
+
+    scaling_stats_impl = MSE
+    mse_init_op = AbsMinMax
+    mse_zero_point_init_op = NegativeMinOrZero
+    zero_point_stats_impl = MSEZeroPoint

@@ -74,21 +74,21 @@ class GridSearch(Statistic):
         return integer_range(bits, signed=self.signed, narrow_range=self.narrow_range)
 
 
-def best_of(count: int, candidate: Callable[[int], Tensor], error: Callable[[Tensor], Tensor]) -> Tensor:
-    """The candidate with the smallest error, for each row by itself; of equal ones the first.
+def best_between(start: Tensor, end: Tensor, count: int, error: Callable[[Tensor], Tensor]) -> Tensor:
+    """Of evenly spaced candidates the one with the smallest error, for each row by itself; of equal ones the first.
 
     Args:
-        count: how many candidates there are.
-        candidate: the candidates with a number, ``(R,)``.
+        start: the first candidates, ``(R,)``.
+        end: the last candidates, ``(R,)``.
+        count: how many there are.
         error: the errors of candidates, ``(R,)``.
 
-    >>> best_of(5, lambda i: torch.tensor([0.5 * i]), lambda c: (c - 1.2).abs())
+    >>> best_between(torch.tensor([0.0]), torch.tensor([2.0]), 5, lambda c: (c - 1.2).abs())
     tensor([1.])
     """
-    best = candidate(0)
-    smallest = error(best)
-    for number in range(1, count):
-        other = candidate(number)
+    best, smallest = start, error(start)
+    for share in torch.linspace(0, 1, count, dtype=start.dtype, device=start.device)[1:]:
+        other = start + (end - start) * share
         found = error(other)
         better = found < smallest
         best, smallest = torch.where(better, other, best), torch.where(better, found, smallest)

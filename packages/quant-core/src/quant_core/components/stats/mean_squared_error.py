@@ -8,7 +8,7 @@ from torch import Tensor
 from quant_core.components.bit_width import BitWidth
 from quant_core.components.granularity import PerTensor
 from quant_core.components.stats.extrema import AbsMax, NegativeMinOrZero
-from quant_core.components.stats.grid_search import GridSearch, best_of, check_count
+from quant_core.components.stats.grid_search import GridSearch, best_between, check_count
 from quant_core.components.stats.statistic import Grouping, Statistic
 from quant_core.components.threshold import scale_of
 
@@ -61,7 +61,7 @@ class MSE(GridSearch):
     def of_rows(self, rows: Tensor) -> Tensor:
         """The best threshold of each row."""
         rows = rows.detach()
-        step = self.mse_init_op.of_rows(rows) / self.mse_iters
+        largest = self.mse_init_op.of_rows(rows)
         zero = self.mse_zero_point_init_op
         lowest = None if zero is None else zero.of_rows(rows)
         smallest = (
@@ -72,7 +72,7 @@ class MSE(GridSearch):
             scale = scale_of(threshold.clamp(min=smallest), self.range(), signed=self.signed)
             return (rows - self.quantized(rows, scale, lowest)).square().mean(dim=1)
 
-        return best_of(self.mse_iters, lambda number: step + step * number, error)
+        return best_between(largest / self.mse_iters, largest, self.mse_iters, error)
 
     def extra_repr(self) -> str:
         """The number of candidates."""
@@ -127,12 +127,11 @@ class MSEZeroPoint(GridSearch):
         """The best of each row: ``rows`` ``(R, n)``, ``scale`` one element or ``(R,)``."""
         rows, scale = rows.detach(), scale.detach()
         start = self.mse_zero_point_init_op.of_rows(rows)
-        step = start.abs() / self.mse_iters
 
         def error(lowest: Tensor) -> Tensor:
             return (rows - self.quantized(rows, scale, lowest)).square().mean(dim=1)
 
-        return best_of(self.mse_iters, lambda number: start + step * number, error)
+        return best_between(start, start / self.mse_iters, self.mse_iters, error)
 
     def extra_repr(self) -> str:
         """The number of candidates."""

@@ -1,0 +1,56 @@
+"""Our searches for the grid with the smallest squared error against Brevitas's, as black boxes."""
+
+from typing import Any
+
+import brevitas.nn as bnn
+import brevitas.quant as bq
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import quant_core.quant as q
+import quant_nn as qnn
+
+seeds = st.integers(0, 10_000)
+
+
+def tensor(seed: int, *shape: int, scale: float = 1.0, shift: float = 0.0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale + shift
+
+
+def assert_close(found: Tensor, wanted: Tensor, *, relative: float) -> None:
+    """Equal up to a share of the largest element."""
+    limit = relative * max(float(wanted.abs().max()), 1e-12)
+    assert float((found - wanted).abs().max()) <= limit
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seeds,
+    st.sampled_from(["Int8ActPerTensorFloatMSE", "Uint8ActPerTensorFloatMSE", "ShiftedUint8ActPerTensorFloatMSE"]),
+    st.integers(2, 8),
+    st.integers(1, 3),
+    st.sampled_from([0.0, 0.4]),
+)
+def test_activations_while_collecting_and_afterwards(seed: int, name: str, bits: int, steps: int, shift: float) -> None:
+    steps = 1 if name.startswith("Shifted") else steps  # see docs/differences.md for the steps after the first
+    layers: list[Any] = [
+        library.QuantIdentity(
+            getattr(presets, name), bit_width=bits, collect_stats_steps=steps, return_quant_tensor=True
+        )
+        for library, presets in ((qnn, q), (bnn, bq))
+    ]
+    for step in range(steps + 2):
+        results = []
+        for layer in layers:
+            x = tensor(seed + step, 4, 100, scale=1 + step, shift=shift).requires_grad_()
+            out = layer(x)
+            out.value.backward(tensor(seed, 4, 100))
+            results.append((out, x.grad))
+            layer.zero_grad()
+        (ours, our_grad), (theirs, their_grad) = results
+        assert torch.equal(ours.scale, theirs.scale), step
+        assert torch.equal(ours.zero_point, theirs.zero_point), step
+        assert torch.equal(ours.value, theirs.value), step
+        assert_close(our_grad, their_grad, relative=1e-3)
