@@ -122,12 +122,18 @@ class QuantWeightLayer(QuantLayer):
         """The weight, the scale of its products with ``x``, and the bias."""
         weight = self.quant_weight()
         scale = self._accumulator_scale(x, weight)
-        bias: Tensor | QuantTensor | None = self._bias()
-        if bias is not None and self.bias_quant is not None:
-            if scale is None and self.bias_quant.is_quant_enabled and self._bias_is_on_grid():
-                raise self._no_scale("the bias cannot be quantized", x, weight)
-            bias = self.bias_quant(bias, scale)
-        return weight, scale, bias
+        return weight, scale, self._quantized_bias(self._bias(), scale, x, weight)
+
+    def _quantized_bias(
+        self, bias: Tensor | None, scale: Tensor | None, x: Tensor | QuantTensor, weight: Tensor | QuantTensor
+    ) -> Tensor | QuantTensor | None:
+        """The bias, or elements of it, at the scale of the products."""
+        if bias is None or self.bias_quant is None:
+            return bias
+        if scale is None and self.bias_quant.is_quant_enabled and self._bias_is_on_grid():
+            raise self._no_scale("the bias cannot be quantized", x, weight)
+        quantized: Tensor | QuantTensor = self.bias_quant(bias, scale)
+        return quantized
 
     def _bias(self) -> Tensor | None:
         bias: Tensor | None = getattr(self, "bias", None)  # not always a parameter: a parametrization computes it
