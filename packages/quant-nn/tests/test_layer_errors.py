@@ -1,13 +1,28 @@
 """What a layer refuses, and what it says."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import quant_nn as qnn
 from quant_core.errors import ConfigurationError, InputError, QuantError, UnusedAttributeError
-from quant_core.quant import Int8ActPerTensorFloat, Int8Bias, Int8WeightPerTensorFloat
+from quant_core.quant import Int8ActPerTensorFloat, Int8Bias, Int8WeightPerTensorFloat, Uint8ActPerTensorFloat
+from quant_core.tensor import QuantTensor
+
+
+def quantized(scale: Any, *, signed: bool = True) -> QuantTensor:
+    """Two zeros on a grid of their own."""
+    grid = torch.tensor(scale), torch.tensor(0.0), torch.tensor(4.0)
+    return QuantTensor(torch.zeros(1, 2), *grid, signed=signed, symmetric=True)
+
+
+def on_its_own_grid(kind: type[nn.Module]) -> nn.Module:
+    """A joining layer that quantizes nothing."""
+    return kind(input_quant=None, output_quant=None, return_quant_tensor=True)
+
 
 CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
     "a misspelt option": (
@@ -174,6 +189,193 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         "  Set input_quant on this layer, or return_quant_tensor=True on the layer before it; a sum of two scales must be "
         "quantized again.",
     ),
+    "a quantized bias behind a float bias": (
+        lambda: nn.Sequential(
+            qnn.QuantLinear(3, 2, input_quant=Int8ActPerTensorFloat, return_quant_tensor=True),
+            qnn.QuantLinear(2, 2, bias_quant=Int8Bias),
+        )(torch.ones(1, 3)),
+        InputError,
+        "the bias cannot be quantized\n"
+        "  at QuantLinear(in_features=2, out_features=2, bias=True)\n"
+        "  its scale is input scale · weight scale, and a float bias has shifted the input beside its grid\n"
+        "  Set bias_quant on the layer before it, or input_quant on this one.",
+    ),
+    "a sum on unequal scales": (
+        lambda: on_its_own_grid(qnn.QuantEltwiseAdd)(quantized(0.5), quantized(0.25)),
+        InputError,
+        "the operands are not on one grid, and the result has none\n"
+        "  at QuantEltwiseAdd\n"
+        "  their scales are 0.5 and 0.25\n"
+        "  Set input_quant or output_quant on this layer, or share one quantizer between the layers before it.",
+    ),
+    "a sum on scales that are equal by accident": (
+        lambda: on_its_own_grid(qnn.QuantEltwiseAdd)(quantized(0.5), quantized(0.5)),
+        InputError,
+        "the operands are not on one grid, and the result has none\n"
+        "  at QuantEltwiseAdd\n"
+        "  their scales are 0.5 and 0.5, from different quantizers, so that they may become unequal\n"
+        "  Set input_quant or output_quant on this layer, or share one quantizer between the layers before it.",
+    ),
+    "a concatenation of three, the last on another scale": (
+        lambda: on_its_own_grid(qnn.QuantCat)([quantized(0.5), quantized(0.5), quantized([0.25, 2.0])]),
+        InputError,
+        "the operands are not on one grid, and the result has none\n"
+        "  at QuantCat\n"
+        "  their scales are 0.5 and 0.25 … 2\n"
+        "  Set input_quant or output_quant on this layer, or share one quantizer between the layers before it.",
+    ),
+    "a sum of another signedness": (
+        lambda: on_its_own_grid(qnn.QuantEltwiseAdd)(quantized(0.5), quantized(0.5, signed=False)),
+        InputError,
+        "the operands are not on one grid, and the result has none\n"
+        "  at QuantEltwiseAdd\n"
+        "  one is signed and the other is not: signed=True and signed=False\n"
+        "  Set input_quant or output_quant on this layer, or share one quantizer between the layers before it.",
+    ),
+    "a sum with a plain tensor": (
+        lambda: on_its_own_grid(qnn.QuantEltwiseAdd)(quantized(0.5), torch.zeros(1, 2)),
+        InputError,
+        "the operands are not on one grid, and the result has none\n"
+        "  at QuantEltwiseAdd\n"
+        "  one of them is a plain tensor\n"
+        "  Set input_quant or output_quant on this layer, or share one quantizer between the layers before it.",
+    ),
+    "branches that do not fit": (
+        lambda: qnn.QuantEltwiseAdd()(torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 4, 4)),
+        InputError,
+        "tensors of shape (1, 4, 8, 8) and (1, 4, 4, 4) cannot be added\n"
+        "  at QuantEltwiseAdd\n"
+        "  along each axis, counted from the last, the sizes are equal or one of them is 1\n"
+        "  Check the strides and channels of the two branches that meet here.",
+    ),
+    "branches that cannot be joined": (
+        lambda: qnn.QuantCat()([torch.zeros(1, 4, 8), torch.zeros(1, 4, 4)], dim=1),
+        InputError,
+        "tensors of shapes (1, 4, 8), (1, 4, 4) cannot be joined along axis 1\n"
+        "  at QuantCat\n"
+        "  there is at least one, and their sizes are equal along every other axis\n"
+        "  Check the branches that meet here, or pass another dim.",
+    ),
+    "nothing to join": (
+        lambda: qnn.QuantCat()([]),
+        InputError,
+        "tensors of shapes none cannot be joined along axis 1\n"
+        "  at QuantCat\n"
+        "  there is at least one, and their sizes are equal along every other axis\n"
+        "  Check the branches that meet here, or pass another dim.",
+    ),
+    "tied quantizers of which there is none": (
+        lambda: qnn.QuantEltwiseAdd(input_quant=None, tie_input_output_quant=True),
+        ConfigurationError,
+        "the quantizers of operands and result cannot be tied\n"
+        "  at QuantEltwiseAdd\n"
+        "  there is none of the operands\n"
+        "  Pass input_quant alone together with tie_input_output_quant=True.",
+    ),
+    "tied quantizers that differ": (
+        lambda: qnn.QuantCat(output_quant=Uint8ActPerTensorFloat, tie_input_output_quant=True),
+        ConfigurationError,
+        "the quantizers of operands and result cannot be tied\n"
+        "  at QuantCat\n"
+        "  output_quant is another quantizer\n"
+        "  Pass input_quant alone together with tie_input_output_quant=True.",
+    ),
+    "an option of a tied quantizer": (
+        lambda: qnn.QuantCat(tie_input_output_quant=True, output_bit_width=4),
+        UnusedAttributeError,
+        "option 'output_bit_width' has no quantizer to go to\n"
+        "  at QuantCat\n"
+        "  tie_input_output_quant=True gives the result the quantizer of the operands\n"
+        "  Leave output_bit_width out.",
+    ),
+    "an index out of range": (
+        lambda: qnn.QuantEmbedding(10, 2)(torch.tensor([3, 10])),
+        InputError,
+        "indices from 3 to 10 do not fit this layer\n"
+        "  at QuantEmbedding(10, 2)\n"
+        "  the table has rows 0 to 9\n"
+        "  Check the vocabulary that the indices come from, or make num_embeddings larger.",
+    ),
+    "an index that is no integer": (
+        lambda: qnn.QuantEmbedding(10, 2)(torch.tensor([3.0])),
+        InputError,
+        "torch.float32 are no indices\n"
+        "  at QuantEmbedding(10, 2)\n"
+        "  rows are looked up by integers, int64 or int32\n"
+        "  Convert them with .long(), before anything quantizes them.",
+    ),
+    "a sparse gradient of a quantized table": (
+        lambda: qnn.QuantEmbedding(10, 2, sparse=True),
+        ConfigurationError,
+        "a quantized embedding has no sparse gradient\n"
+        "  at QuantEmbedding\n"
+        "  sparse=True, and the scale of the table depends on rows that are not looked up\n"
+        "  Leave sparse out, or set weight_quant=None.",
+    ),
+    "bounds in the wrong order": (
+        lambda: qnn.QuantHardTanh(min_val=1.0, max_val=1.0),
+        ConfigurationError,
+        "min_val=1.0 is not below max_val=1.0\n"
+        "  at QuantHardTanh\n"
+        "  values are clamped between the two\n"
+        "  Use bounds such as min_val=-1.0 and max_val=1.0.",
+    ),
+    "shared bounds that differ": (
+        lambda: qnn.QuantHardTanh(act_quant=qnn.QuantHardTanh().act_quant, max_val=2.0),
+        ConfigurationError,
+        "the shared quantizer applies Hardtanh(min_val=-1.0, max_val=1.0), this layer Hardtanh(min_val=-1.0, max_val=2.0)\n"
+        "  at QuantHardTanh\n"
+        "  the proxy of an activation holds its function as well\n"
+        "  Share it between layers of one type, or share the whole layer by calling it twice.",
+    ),
+    "a factor for each of too many channels": (
+        lambda: qnn.QuantScaleBias(3, bias=True)(torch.zeros(1, 4, 5, 5)),
+        InputError,
+        "an input of shape (1, 4, 5, 5) does not fit this layer\n"
+        "  at QuantScaleBias(3, bias=True, runtime_shape=(1, -1, 1, 1))\n"
+        "  it has as many axes as (1, -1, 1, 1), and num_features=3 at the place of -1\n"
+        "  Check the order of the axes, or set runtime_shape.",
+    ),
+    "a shape without channels": (
+        lambda: qnn.QuantScaleBias(3, bias=True, runtime_shape=(1, 3, 1, 1)),
+        ConfigurationError,
+        "runtime_shape=(1, 3, 1, 1) does not say where the channels are\n"
+        "  at QuantScaleBias\n"
+        "  it is 1 along every axis and -1 along that of the channels\n"
+        "  Use (1, -1, 1, 1) for images, (1, -1) after a linear layer.",
+    ),
+    "an image for a one-dimensional normalization": (
+        lambda: qnn.BatchNorm1dToQuantScaleBias(3)(torch.zeros(1, 3, 5, 5)),
+        InputError,
+        "an input of shape (1, 3, 5, 5) does not fit this layer\n"
+        "  at BatchNorm1dToQuantScaleBias(3, eps=1e-05)\n"
+        "  it has as many axes as (1, -1, 1), and num_features=3 at the place of -1\n"
+        "  Check the order of the axes, or set runtime_shape.",
+    ),
+    "no size to upsample to": (
+        lambda: qnn.QuantUpsample(),
+        ConfigurationError,
+        "size=None and scale_factor=None do not say how large the output is\n"
+        "  at QuantUpsample\n"
+        "  exactly one of them does\n"
+        "  Pass size=(H, W), or scale_factor=2.",
+    ),
+    "a classifier of no classes": (
+        lambda: qnn.HadamardClassifier(4, 0),
+        ConfigurationError,
+        "in_channels=4, out_channels=0 are no sizes\n"
+        "  at HadamardClassifier\n"
+        "  both are at least 1\n"
+        "  Use the number of features, and that of classes.",
+    ),
+    "features with several scales": (
+        lambda: qnn.HadamardClassifier(2, 2, return_quant_tensor=True)(quantized([0.25, 2.0])),
+        InputError,
+        "the output cannot be returned as a quantized tensor\n"
+        "  at HadamardClassifier(in_channels=2, out_channels=2, fixed_scale=False)\n"
+        "  features are added up, and those of the input have several scales or a zero-point\n"
+        "  Quantize the input per tensor and symmetrically, or set return_quant_tensor=False.",
+    ),
     "a per-channel scale on a wrong axis": (
         lambda: qnn.QuantIdentity(scaling_per_output_channel=True, per_channel_broadcastable_shape=(1, 3, 1, 1))(
             torch.zeros(2, 4, 5, 5)
@@ -208,3 +410,20 @@ def test_a_layer_that_cannot_be_built_does_not_join_a_shared_quantizer() -> None
     with pytest.raises(UnusedAttributeError):
         qnn.QuantLinear(3, 2, weight_quant=layer.weight_quant, bias_quant=Int8Bias, bias_bit_widht=4)
     assert layer.weight_quant.owners == (layer,)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_unequal_scales_are_refused_in_both_modes_alike(training: bool) -> None:
+    """And equal ones are taken in both."""
+    first, second = (
+        qnn.QuantIdentity(return_quant_tensor=True, collect_stats_steps=1, bit_width=bits) for bits in (4, 5)
+    )
+    joint = on_its_own_grid(qnn.QuantEltwiseAdd)
+    x = torch.linspace(-1, 1, 6).reshape(2, 3)
+    first(x)
+    second(3 * x)
+    for layer in (first, second, joint):
+        layer.train(training)
+    with pytest.raises(InputError, match=r"their scales are 0\.125 and 0\.1875"):
+        joint(first(x), second(x))
+    assert joint(first(x), first(2 * x)).is_valid
