@@ -12,9 +12,9 @@ from quant_core.errors import InputError
 from quant_core.proxies import QuantProxy
 from quant_core.quant import Int8ActPerTensorFloat, Uint8ActPerTensorFloat
 from quant_core.tensor import QuantTensor
-from quant_core.tensor.grids import plain
 from quant_nn.attention_masks import check_broadcast_mask
 from quant_nn.attention_products import QuantAttention
+from quant_nn.layer import value_of
 from quant_nn.options import split_options
 from quant_nn.quantizers import Quantizer
 
@@ -115,7 +115,7 @@ class QuantScaledDotProductAttention(QuantAttention):
         Raises:
             InputError: when shapes do not fit, or the output has no grid to be returned on.
         """
-        where = type(self).__name__
+        where = self._named()
         groups = _check_shapes(query.shape, key.shape, value.shape, enable_gqa, where)
         scores_shape = (*query.shape[:-1], key.shape[-2])
         check_broadcast_mask(attn_mask, scores_shape, is_causal, where=where)
@@ -132,7 +132,7 @@ class QuantScaledDotProductAttention(QuantAttention):
         )
         if self.sdpa_output_quant is not None:
             quantized: Tensor | QuantTensor = self.sdpa_output_quant(out)
-            return quantized if self.return_quant_tensor else plain(quantized)
+            return quantized if self.return_quant_tensor else value_of(quantized)
         if self.return_quant_tensor and not isinstance(out, QuantTensor):
             raise InputError(
                 "the output cannot be returned as a quantized tensor without an output quantizer",

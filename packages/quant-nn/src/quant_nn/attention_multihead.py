@@ -205,12 +205,13 @@ class QuantMultiheadAttention(QuantAttention, nn.MultiheadAttention):
     def _in_projections(self) -> dict[str, QuantInProjection]:
         """One for the packed weight, or one for each of queries, keys and values."""
         if self.packed_in_proj:
-            return {"in_proj": QuantInProjection(self, "in_proj_weight")}
+            return {"in_proj": QuantInProjection(self, "in_proj", "in_proj_weight")}
         size, projections = self.embed_dim, {}
         for index, letter in enumerate("qkv"):
             rows = (index * size, (index + 1) * size)
             weight = ("in_proj_weight", rows) if self.in_proj_weight is not None else (f"{letter}_proj_weight", None)
-            projections[f"{letter}_proj"] = QuantInProjection(self, *weight, bias_rows=rows)
+            name = f"{letter}_proj"
+            projections[name] = QuantInProjection(self, name, *weight, bias_rows=rows)
         return projections
 
     def _build_part(
@@ -252,9 +253,12 @@ class QuantMultiheadAttention(QuantAttention, nn.MultiheadAttention):
         Raises:
             InputError: when inputs or masks do not fit, or a quantized bias has no scale.
         """
-        batch, length, source = check_attention_inputs(self, query.shape, key.shape, value.shape)
-        check_attention_masks(self, attn_mask, key_padding_mask, is_causal, (batch, length, source))
+        where = self._named()
+        batch, length, source = check_attention_inputs(self, query.shape, key.shape, value.shape, where=where)
         batched = len(query.shape) == 3
+        check_attention_masks(
+            self, attn_mask, key_padding_mask, is_causal, (batch, length, source), batched=batched, where=where
+        )
         q, k, v = (split_heads(x, self.num_heads, self.batch_first) for x in self._project(query, key, value))
         k, v = (with_added_keys(x, bias, self.add_zero_attn) for x, bias in ((k, self.bias_k), (v, self.bias_v)))
         extra = k.shape[-2] - source
@@ -285,7 +289,7 @@ class QuantMultiheadAttention(QuantAttention, nn.MultiheadAttention):
         projections: Any = (self.q_proj, self.k_proj, self.v_proj)
         return tuple(projection(x)[0] for projection, x in zip(projections, inputs, strict=True))
 
-    def extra_repr(self) -> str:
+    def float_repr(self) -> str:
         """The sizes, and what differs from the defaults."""
         parts = [f"embed_dim={self.embed_dim}, num_heads={self.num_heads}"]
         parts += [f"{name}={getattr(self, name)}" for name in ("kdim", "vdim") if getattr(self, name) != self.embed_dim]

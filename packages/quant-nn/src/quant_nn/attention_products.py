@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from quant_core.proxies import QuantProxy
 from quant_core.tensor import QuantTensor, accumulator_bit_width
-from quant_core.tensor.grids import plain
 from quant_nn.attention_masks import masked_scores
+from quant_nn.layer import QuantLayer, value_of
 from quant_nn.quantizers import Quantizer, build_proxy
 
 PRODUCT_QUANTIZERS = ("softmax_input_", "attn_output_weights_", "q_scaled_", "k_transposed_", "v_")
 
 
-class QuantAttention(nn.Module):
+class QuantAttention(QuantLayer):
     """Mixin for attention layers: the quantizers of both products, and the products.
 
     Attributes:
@@ -89,16 +89,16 @@ class QuantAttention(nn.Module):
         if groups > 1:
             k, v = (x.repeat_interleave(groups, -3) for x in (k, v))
         q = _quantized(self.q_scaled_quant, query * scale)
-        scores = torch.matmul(plain(q), plain(k))
-        scores = masked_scores(plain(_quantized(self.softmax_input_quant, scores)), mask, is_causal)
+        scores = torch.matmul(value_of(q), value_of(k))
+        scores = masked_scores(value_of(_quantized(self.softmax_input_quant, scores)), mask, is_causal)
         weights = torch.softmax(scores, dim=-1)
         if dropout_p > 0.0:
             weights = F.dropout(weights, dropout_p)
         quantized = _quantized(self.attn_output_weights_quant, weights)
-        out: Tensor | QuantTensor = torch.matmul(plain(quantized), plain(v))
+        out: Tensor | QuantTensor = torch.matmul(value_of(quantized), value_of(v))
         if keep_grid and isinstance(quantized, QuantTensor) and isinstance(v, QuantTensor):
-            out = self._accumulator(plain(out), quantized, v)
-        return out, plain(quantized) if need_weights else None
+            out = self._accumulator(value_of(out), quantized, v)
+        return out, value_of(quantized) if need_weights else None
 
     def _fuses(self, need_weights: bool) -> bool:
         """Whether neither scores nor attention weights are wanted, to be rounded or returned."""
@@ -118,7 +118,7 @@ class QuantAttention(nn.Module):
         """Torch's kernel, which never writes scores and weights to memory."""
         if self.q_scaled_quant is not None:
             query, scale = self.q_scaled_quant(query * scale), 1.0
-        operands = (plain(query), plain(k).transpose(-2, -1), plain(v))
+        operands = (value_of(query), value_of(k).transpose(-2, -1), value_of(v))
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.to(operands[0].dtype)
         return F.scaled_dot_product_attention(

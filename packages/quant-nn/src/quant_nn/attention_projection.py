@@ -5,11 +5,14 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import Any
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from quant_core.errors import InputError
 from quant_core.tensor import QuantTensor
-from quant_core.tensor.grids import plain
+from quant_nn.layer import QuantLayer, value_of
+from quant_nn.linear import check_features
 from quant_nn.weight_layer import QuantWeightLayer
 
 
@@ -21,6 +24,7 @@ class QuantInProjection(QuantWeightLayer):
 
     Args:
         attention: the layer that holds the parameters.
+        name: the name of this one in it.
         weight_name: the name of the parameter of which this one multiplies by rows.
         weight_rows: which rows of it, from and to; all by default.
         bias_rows: which elements of ``in_proj_bias``, from and to; all by default.
@@ -31,13 +35,15 @@ class QuantInProjection(QuantWeightLayer):
 
     def __init__(
         self,
-        attention: nn.Module,
+        attention: QuantLayer,
+        name: str,
         weight_name: str,
         weight_rows: tuple[int, int] | None = None,
         bias_rows: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self._attention = (attention,)  # in a tuple, so that it does not become a submodule
+        self.name = name
         self.weight_name = weight_name
         self.weight_rows = weight_rows
         self.bias_rows = bias_rows
@@ -65,7 +71,10 @@ class QuantInProjection(QuantWeightLayer):
         Returns:
             One plain ``(*, O / number of inputs)`` for each.
         """
-        weight, bias = self.quant_weight(), self.bias
+        weight = self.quant_weight()
+        bias: Tensor | QuantTensor | None = self.bias
+        if bias is not None and not self._bias_is_on_grid():  # it has one scale of its own for all elements
+            bias = self._quantized_bias(self.bias, None, inputs[0], weight)
         runs = _runs(inputs)
         sizes = [count * (weight.shape[0] // len(inputs)) for _, count in runs]
         alone = len(runs) == 1  # self-attention: one product, on the whole weight
@@ -77,17 +86,27 @@ class QuantInProjection(QuantWeightLayer):
         return tuple(projected)
 
     def _project(
-        self, x: Tensor | QuantTensor, weight: Tensor | QuantTensor, bias: Tensor | None, count: int
+        self, x: Tensor | QuantTensor, weight: Tensor | QuantTensor, bias: Tensor | QuantTensor | None, count: int
     ) -> tuple[Tensor, ...]:
-        if bias is not None and self.bias_quant is not None:
-            scale = self._accumulator_scale(x, weight)
-            if scale is None and self.bias_quant.is_quant_enabled:
-                raise self._no_scale("the bias cannot be quantized", x, weight)
-            bias = plain(self.bias_quant(bias, scale))
-        out = F.linear(plain(x), plain(weight), bias)
+        if bias is not None and self._bias_is_on_grid():
+            bias = self._quantized_bias(value_of(bias), self._accumulator_scale(x, weight), x, weight)
+        out = F.linear(value_of(x), value_of(weight), None if bias is None else value_of(bias))
         return (out,) if count == 1 else out.chunk(count, dim=-1)
 
-    def extra_repr(self) -> str:
+    def _check_input(self, shape: torch.Size) -> None:
+        check_features(shape, "in_features", self.weight.shape[1], where=self._named())
+
+    def _no_scale(self, what: str, x: Tensor | QuantTensor, weight: Tensor | QuantTensor) -> InputError:
+        error = super()._no_scale(what, x, weight)
+        error.fix = error.fix.replace("input_quant", "in_proj_input_quant").replace(
+            " weight_quant", " in_proj_weight_quant"
+        )
+        return error
+
+    def _named(self) -> str:
+        return f"{self._attention[0]._named()}.{self.name}"
+
+    def float_repr(self) -> str:
         """The parameter and its rows."""
         rows = "" if self.weight_rows is None else "[{}:{}]".format(*self.weight_rows)
         return f"weight={self.weight_name}{rows}"

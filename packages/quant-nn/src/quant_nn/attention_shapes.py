@@ -10,7 +10,7 @@ from quant_nn.attention_masks import check_mask
 
 
 def check_attention_inputs(
-    layer: nn.MultiheadAttention, query: torch.Size, key: torch.Size, value: torch.Size
+    layer: nn.MultiheadAttention, query: torch.Size, key: torch.Size, value: torch.Size, *, where: str
 ) -> tuple[int, int, int]:
     """The size of the batch, and the lengths of queries and keys.
 
@@ -34,7 +34,7 @@ def check_attention_inputs(
     order = "(N, L, E), (N, S, kdim), (N, S, vdim)" if layer.batch_first else "(L, N, E), (S, N, kdim), (S, N, vdim)"
     raise InputError(
         f"query {tuple(query)}, key {tuple(key)} and value {tuple(value)} do not fit this layer",
-        where=type(layer).__name__,
+        where=where,
         why=f"they are {order}: {reason}",
         fix=f"Check the order of the axes; the layer has batch_first={layer.batch_first}.",
     )
@@ -46,13 +46,16 @@ def check_attention_masks(
     key_padding_mask: Tensor | None,
     is_causal: bool,
     sizes: tuple[int, int, int],
+    *,
+    batched: bool,
+    where: str,
 ) -> None:
-    """Masks fit a batch of ``(N, L, S)``.
+    """Masks fit a batch of ``(N, L, S)``, or one query sequence without a batch.
 
     Raises:
         InputError: when they do not, or there is none to which the hint ``is_causal`` could apply.
     """
-    where, (batch, length, source) = type(layer).__name__, sizes
+    batch, length, source = sizes
     if is_causal and attn_mask is None:
         raise InputError(
             "is_causal=True without attn_mask",
@@ -64,7 +67,6 @@ def check_attention_masks(
         shapes = ((length, source), (batch * layer.num_heads, length, source))
         check_mask("attn_mask", attn_mask, shapes, "(L, S) or (N·num_heads, L, S)", where=where)
     if key_padding_mask is not None:
-        padding: tuple[tuple[int, ...], ...] = ((batch, source),)
-        if key_padding_mask.dim() == 1 and batch == 1:
-            padding = ((source,),)
-        check_mask("key_padding_mask", key_padding_mask, padding, "(N, S), or (S,) without a batch", where=where)
+        padding = (batch, source) if batched else (source,)
+        axes = "(N, S)" if batched else "(S,) without a batch"
+        check_mask("key_padding_mask", key_padding_mask, (padding,), axes, where=where)
