@@ -15,7 +15,7 @@ from quant_core.components import (
     ParameterScaling,
     StatsFromParameterScaling,
 )
-from quant_core.errors import ConfigurationError
+from quant_core.errors import ConfigurationError, InputError
 
 BATCHES = [torch.tensor([1.0, -2.0]), torch.tensor([4.0, 0.5]), torch.tensor([-3.0, 1.0]), torch.tensor([9.0, 1.0])]
 
@@ -99,7 +99,7 @@ def test_compiled_gradients_reach_the_statistic_first_and_the_parameter_later() 
 def test_the_minimum_holds_and_lets_the_gradient_through() -> None:
     scaling = ParameterScaling(0.5, scaling_min_val=0.1)
     with torch.no_grad():
-        scaling.value.fill_(-3.0)
+        scaling.value.fill_(0.03)
     threshold = scaling(torch.ones(1))
     threshold.backward()
     assert threshold.item() == pytest.approx(0.1)
@@ -131,14 +131,14 @@ def test_a_constant_is_no_parameter() -> None:
         (
             lambda: collecting(0),
             "collect_stats_steps=0 is not a number of steps\n"
-            "  a scale that starts from statistics needs at least one step to collect them\n"
-            "  Use a whole number such as 300, or ParameterScaling with a scaling_init.",
+            "  what starts from statistics needs at least one step to collect them\n"
+            "  Use a whole number such as 300.",
         ),
         (
             lambda: collecting(3, scaling_stats_momentum=1.5),
             "scaling_stats_momentum=1.5 is out of range\n"
             "  the weight of the current step lies above 0 and at most at 1\n"
-            "  Use a number such as 0.1.",
+            "  Use a number such as 0.1, or None for the mean of all steps.",
         ),
     ],
 )
@@ -173,9 +173,35 @@ def test_a_shared_statistic_is_one_over_all_weights() -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("step", [0, 1, 2])
-def test_a_batch_that_is_not_finite_spoils_no_scale(bad: float, step: int) -> None:
-    scaling = collecting(4)
+def test_a_batch_that_is_not_finite_is_refused_and_spoils_no_scale(bad: float, step: int) -> None:
+    scaling = ParameterFromRuntimeStatsScaling(AbsMax(), 4, module=(nn.ReLU(), nn.Identity()))
     for number, batch in enumerate(BATCHES):
-        scaling(torch.full((2,), bad) if number == step else batch)
-    assert torch.isfinite(scaling.value)
-    assert scaling.collected.count == 4
+        if number != step:
+            scaling(batch)
+            continue
+        before = copy.deepcopy(scaling.state_dict())
+        with pytest.raises(InputError) as caught:
+            scaling(torch.full((2,), bad))
+        assert str(caught.value) == (
+            "a tensor that holds infinities or NaN has no statistic to collect\n"
+            "  at ReLU and Identity\n"
+            f"  the statistic of step {step + 1} is {bad}\n"
+            "  Look for infinities and NaN in what comes in, for example after a step with too large a learning rate."
+        )
+        assert all(torch.equal(value, before[name]) for name, value in scaling.state_dict().items())
+    assert scaling.collected.count == 3
+
+
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_a_compiled_step_that_is_not_finite_is_left_out(step: int) -> None:
+    torch._dynamo.reset()
+    scaling = collecting(3)
+    compiled = torch.compile(copy.deepcopy(scaling), fullgraph=True, backend="eager")
+    for number, batch in enumerate(BATCHES):
+        if number == step:
+            compiled(torch.full((2,), float("nan")))
+        else:
+            scaling(batch)
+            compiled(batch)
+    assert torch.equal(compiled.value, scaling.value)
+    assert compiled.collected.count == scaling.collected.count == 3

@@ -13,12 +13,23 @@ from quant_core.components.bit_width import (
     WholeBits,
 )
 from quant_core.components.delay import QuantDelay
-from quant_core.components.granularity import Granularity, PerChannel, PerTensor, granularity_of
+from quant_core.components.granularity import Granularity, PerChannel, PerGroup, PerTensor, granularity_of
+from quant_core.components.int_scaling import IntScaling, PowerOfTwoIntScaling
+from quant_core.components.restriction import (
+    FloatRestriction,
+    IntRestriction,
+    LogFloatRestriction,
+    PowerOfTwoRestriction,
+    Restriction,
+)
 from quant_core.components.rounding import StochasticRounding
 from quant_core.components.scaling import (
+    AffineRescaling,
     ConstScaling,
     ParameterFromRuntimeStatsScaling,
+    ParameterFromStatsFromParameterScaling,
     ParameterScaling,
+    RuntimeStatsScaling,
     Scaling,
     StatsFromParameterScaling,
 )
@@ -76,6 +87,7 @@ __all__ = [
     "AbsMinMax",
     "AbsPercentile",
     "AccumulatorQuant",
+    "AffineRescaling",
     "BinaryQuant",
     "BitWidth",
     "BitWidthRestriction",
@@ -84,12 +96,16 @@ __all__ = [
     "ConstBitWidth",
     "ConstScaling",
     "ConstZeroPoint",
+    "FloatRestriction",
     "FractionalBits",
     "Granularity",
     "HalfQuadraticOptimizerZeroPoint",
     "IntQuant",
+    "IntRestriction",
+    "IntScaling",
     "L1Norm",
     "L2Norm",
+    "LogFloatRestriction",
     "MSEZeroPoint",
     "Mean",
     "MeanLearnedSigmaStd",
@@ -100,17 +116,23 @@ __all__ = [
     "ParameterBitWidth",
     "ParameterFromRuntimeStatsScaling",
     "ParameterFromRuntimeZeroPoint",
+    "ParameterFromStatsFromParameterScaling",
     "ParameterFromStatsFromParameterZeroPoint",
     "ParameterScaling",
     "ParameterZeroPoint",
     "PerChannel",
+    "PerGroup",
     "PerTensor",
     "PercentileInterval",
     "PowerOfTwoBits",
+    "PowerOfTwoIntScaling",
+    "PowerOfTwoRestriction",
     "PrescaledIntQuant",
     "QuantDelay",
     "RelativeBitWidth",
     "RemoveBitWidth",
+    "Restriction",
+    "RuntimeStatsScaling",
     "Scaling",
     "ShiftedZeroPoint",
     "SignedAbsMax",

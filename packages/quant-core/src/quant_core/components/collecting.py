@@ -1,4 +1,4 @@
-"""A parameter that follows a statistic for the first training steps and is learned from then on.
+"""Gathering a statistic over training steps, for a parameter that is learned from then on, or for eval mode.
 
 The number of steps is in the ``state_dict``, and a compiled graph goes through the same states as eager code.
 """
@@ -10,56 +10,96 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from quant_core.components.step_counter import StepCounter
-from quant_core.errors import ConfigurationError
+from quant_core.components.step_counter import StepCounter, recomputing
+from quant_core.errors import ConfigurationError, InputError
 
 
 def collect(
     statistic: Tensor,
-    value: nn.Parameter,
+    average: Tensor,
     collected: StepCounter,
-    momentum: float,
+    momentum: float | None,
     learned: Callable[[], Tensor],
+    *,
+    where: str | None = None,
+    settle: Callable[[Tensor], Tensor] | None = None,
+    into: Tensor | None = None,
 ) -> Tensor:
-    """One step of collecting: ``statistic``, which ``value`` follows; in a compiled graph what is ``learned`` after the last.
+    """One step of collecting: ``statistic``, which ``average`` follows; in a compiled graph what is ``learned`` after the last.
 
-    ``value ← (1 − m)·value + m·statistic``, starting from the first one. What is not finite is left out.
+    A forward that activation checkpointing computes again gives the statistic, and collects nothing.
 
     Args:
-        statistic: of the current tensor; the shape is that of ``value``. Its gradient passes.
-        value: the parameter.
+        statistic: of the current tensor; the shape is that of ``average``. Its gradient passes.
+        average: what follows, see :func:`running_average`; a parameter or a buffer.
         collected: counts the steps.
-        momentum: ``m``, the weight of the current step.
+        momentum: the weight of the current step.
         learned: what takes the place of the statistic when collecting is over.
+        where: what the statistic is collected for, for messages.
+        settle: what a parameter is made of the average, where the two are not the same.
+        into: that parameter.
+
+    Raises:
+        InputError: when the statistic holds infinities or NaN, before anything has changed. A compiled graph, where that is
+            not known, leaves the step out and does not count it.
 
     >>> value, steps = nn.Parameter(torch.ones(())), StepCounter(2)
     >>> collect(torch.tensor(4.0), value, steps, 0.1, lambda: value), value.item()
     (tensor(4.), 4.0)
     """
-    if not torch.compiler.is_compiling():
-        _follow(statistic, value, collected, momentum)
+    if recomputing():
         return statistic
+    compiling = torch.compiler.is_compiling()
+    found = statistic.detach()
+    good = torch.isfinite(found).all()
+    if not compiling and not found.is_meta and not bool(good):
+        raise _not_finite(found, where, collected)
     # A compiled graph cannot leave this branch by itself, so that it looks at the count at each step.
-    finished = collected.finished()
-    out = torch.where(finished, learned(), statistic)
-    _follow(statistic, value, collected, momentum, unless=finished)
+    finished = collected.finished() if compiling else None
+    out = statistic if finished is None else torch.where(finished, learned(), statistic)
+    with torch.no_grad():
+        kept = average.detach().to(found.dtype)
+        followed = running_average(kept, found, collected.count, momentum)
+        if finished is not None:
+            followed = torch.where(good & ~finished, followed, kept)
+        average.copy_(followed)
+        if settle is not None and into is not None:
+            settled = settle(followed)
+            into.copy_(settled if finished is None else torch.where(finished, into, settled))
+    collected.advance(good.to(torch.int64) if compiling else 1)
     return out
 
 
-def _follow(
-    statistic: Tensor, value: nn.Parameter, collected: StepCounter, momentum: float, unless: Tensor | None = None
-) -> None:
-    """Let the running average follow the statistic, and count the step."""
-    with torch.no_grad():
-        average = value * (1 - momentum) + statistic * momentum
-        followed = torch.where(collected.count == 0, statistic, average)
-        followed = torch.where(torch.isfinite(followed), followed, value)  # one bad batch spoils no scale
-        value.copy_(followed if unless is None else torch.where(unless, value, followed))
-    collected.advance()
+def running_average(average: Tensor, statistic: Tensor, count: Tensor, momentum: float | None) -> Tensor:
+    """``(1 − m)·average + m·statistic``, starting from the first statistic; the mean of all of them where ``m`` is ``None``.
+
+    Args:
+        average: so far.
+        statistic: of this step; same shape.
+        count: how many steps there were before, 0-dim.
+        momentum: ``m``.
+
+    >>> running_average(torch.tensor(2.0), torch.tensor(5.0), torch.tensor(2), None)
+    tensor(3.)
+    """
+    if momentum is None:
+        return average * (count / (count + 1)).to(average.dtype) + statistic / (count + 1)
+    return torch.where(count == 0, statistic, average * (1 - momentum) + statistic * momentum)
 
 
-def check_collecting(collect_stats_steps: int, momentum_name: str, momentum: float) -> None:
-    """The number of steps is whole and at least 1; the momentum lies above 0 and at most at 1.
+def owner_names(module: nn.Module | tuple[nn.Module, ...] | None) -> str | None:
+    """What messages call the layer, or the layers, that own a quantizer.
+
+    >>> owner_names((nn.ReLU(), nn.Identity()))
+    'ReLU and Identity'
+    """
+    if module is None:
+        return None
+    return " and ".join(type(layer).__name__ for layer in (module if isinstance(module, tuple) else (module,)))
+
+
+def check_collecting(collect_stats_steps: int, momentum_name: str, momentum: float | None) -> None:
+    """The number of steps is whole and at least 1; the momentum lies above 0 and at most at 1, or is ``None``.
 
     Raises:
         ConfigurationError: when it does not.
@@ -70,9 +110,28 @@ def check_collecting(collect_stats_steps: int, momentum_name: str, momentum: flo
             why="what starts from statistics needs at least one step to collect them",
             fix="Use a whole number such as 300.",
         )
-    if not 0 < momentum <= 1:
+    check_momentum(momentum_name, momentum)
+
+
+def check_momentum(name: str, momentum: float | None) -> None:
+    """A momentum lies above 0 and at most at 1, or is ``None``.
+
+    Raises:
+        ConfigurationError: when it does not.
+    """
+    if momentum is not None and not 0 < momentum <= 1:
         raise ConfigurationError(
-            f"{momentum_name}={momentum!r} is out of range",
+            f"{name}={momentum!r} is out of range",
             why="the weight of the current step lies above 0 and at most at 1",
-            fix="Use a number such as 0.1.",
+            fix="Use a number such as 0.1, or None for the mean of all steps.",
         )
+
+
+def _not_finite(statistic: Tensor, where: str | None, collected: StepCounter) -> InputError:
+    worst = statistic[~torch.isfinite(statistic)].flatten()[0].item()
+    return InputError(
+        "a tensor that holds infinities or NaN has no statistic to collect",
+        where=where,
+        why=f"the statistic of step {int(collected.count) + 1} is {worst}",
+        fix="Look for infinities and NaN in what comes in, for example after a step with too large a learning rate.",
+    )

@@ -1,12 +1,18 @@
 """Granularity: which elements of a tensor share one scale, and so the shape that the scale has.
 
-================== =================== ==================
-granularity        input shape         shape of the scale
-================== =================== ==================
-``PerTensor()``    ``(N, C, H, W)``    ``()``
-``PerChannel(1)``  ``(N, C, H, W)``    ``(1, C, 1, 1)``
-``PerChannel(0)``  ``(O, I, K, K)``    ``(O, 1, 1, 1)``
-================== =================== ==================
+=================== =================== ======================
+granularity         input shape         shape of the scale
+=================== =================== ======================
+``PerTensor()``     ``(N, C, H, W)``    ``()``
+``PerChannel(1)``   ``(N, C, H, W)``    ``(1, C, 1, 1)``
+``PerChannel(0)``   ``(O, I, K, K)``    ``(O, 1, 1, 1)``
+``PerGroup(g, 1)``  ``(O, I, K, K)``    ``(O, I / g, K, K)``
+=================== =================== ======================
+
+The first two kinds of scale broadcast to their tensor as they are. A scale per group is stored with one element for each group,
+and the quantizer repeats it along its axis (:meth:`PerGroup.spread`), so that the scale of a
+:class:`~quant_core.tensor.QuantTensor` and of ``quant::int`` always broadcasts: per group it has the size of the tensor along the
+axis, and runs of ``g`` equal elements.
 """
 
 from __future__ import annotations
@@ -70,7 +76,83 @@ class PerChannel:
         return axis
 
 
-Granularity = PerTensor | PerChannel
+@dataclass(frozen=True, slots=True)
+class PerGroup:
+    """One scale for each run of ``group_size`` neighbours along ``axis``, at each index of the other axes.
+
+    For the weight of a linear layer, ``(O, I)``, ``PerGroup(32)`` gives each output channel ``I / 32`` scales, as formats with
+    blocks do (Rouhani et al., "Microscaling data formats for deep learning", arXiv:2310.10537, section 2).
+
+    Args:
+        group_size: how many elements share a scale; it divides the size of the axis.
+        axis: the axis of the groups (negative: counted from the last); 1 holds the input channels of a linear layer.
+
+    Raises:
+        ConfigurationError: when the size is not a whole number, at least 1.
+    """
+
+    group_size: int
+    axis: int = 1
+
+    def __post_init__(self) -> None:
+        size = self.group_size
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ConfigurationError(
+                f"group_size={size!r} is not a number of elements",
+                why="that many neighbours share a scale, at least 1",
+                fix="Use a divisor of the number of input channels, such as 32.",
+            )
+
+    def rows(self, x: Tensor) -> Tensor:
+        """One row for each group, in the order of the scale: ``(numel / group_size, group_size)``.
+
+        Raises:
+            InputError: when ``x`` has no such axis, or the groups do not divide it.
+
+        >>> PerGroup(2).rows(__import__("torch").arange(8).reshape(2, 4)).tolist()
+        [[0, 1], [2, 3], [4, 5], [6, 7]]
+        """
+        axis = self._in(x)
+        groups: Tensor = x.unflatten(axis, (-1, self.group_size))
+        return groups.movedim(axis + 1, -1).reshape(-1, self.group_size)
+
+    def scale_shape(self, x: Tensor) -> tuple[int, ...]:
+        """The shape of a scale for ``x`` with one element for each group, for example ``(O, I / 32)``."""
+        axis = self._in(x)
+        return tuple(size // self.group_size if index == axis else size for index, size in enumerate(x.shape))
+
+    def spread(self, scale: Tensor, x: Tensor) -> Tensor:
+        """A scale of :meth:`scale_shape`, repeated so that it broadcasts to ``x``; its gradient sums over each group.
+
+        What broadcasts already, such as a single number, is returned as it is.
+
+        >>> import torch
+        >>> PerGroup(2).spread(torch.tensor([[1.0, 5.0]]), torch.zeros(3, 4))
+        tensor([[1., 1., 5., 5.]])
+        """
+        axis = self._in(x)
+        if scale.dim() < x.dim() or scale.shape[axis] in (1, x.shape[axis]):
+            return scale
+        return scale.repeat_interleave(self.group_size, dim=axis)
+
+    def _in(self, x: Tensor) -> int:
+        axis = self.axis if self.axis >= 0 else x.dim() + self.axis
+        if not 0 <= axis < x.dim():
+            raise InputError(
+                f"a tensor of shape {tuple(x.shape)} cannot be quantized per group along axis {self.axis}",
+                why=f"the tensor has {x.dim()} axes",
+                fix="Quantize it per tensor or per channel.",
+            )
+        if x.shape[axis] % self.group_size != 0:
+            raise InputError(
+                f"a tensor of shape {tuple(x.shape)} cannot be quantized in groups of {self.group_size} along axis {axis}",
+                why=f"{x.shape[axis]} is no multiple of {self.group_size}",
+                fix="Choose a group_size that divides the number of input channels.",
+            )
+        return axis
+
+
+Granularity = PerTensor | PerChannel | PerGroup
 
 
 def granularity_of(scale_shape: Sequence[int]) -> Granularity:

@@ -16,6 +16,13 @@ class StepCounter(nn.Module):
     so that it stays set until the next ``train()``, ``eval()`` or ``load_state_dict()`` and the graph itself asks
     :meth:`finished`.
 
+    With activation checkpointing (``torch.utils.checkpoint``) a forward is computed twice, the second time in the backward
+    pass. That is no step of its own: it counts nothing, and ``running`` is what it was the first time. Whoever counts calls
+    :meth:`begin` first, so that this is known; of several forwards before one backward pass it is the last.
+
+    Args:
+        steps: the limit; ``None`` counts forever.
+
     >>> counter = StepCounter(2)
     >>> counter.advance(); counter.running
     True
@@ -25,31 +32,45 @@ class StepCounter(nn.Module):
 
     count: Tensor
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int | None) -> None:
         super().__init__()
         self.steps = steps
-        self.running = steps > 0
+        self._open = self._before = steps is None or steps > 0
         self.register_buffer("count", torch.tensor(0, dtype=torch.int64))
+
+    @property
+    def running(self) -> bool:
+        """Whether the limit may not have been reached yet."""
+        return self._before if recomputing() else self._open
 
     def finished(self) -> Tensor:
         """Whether the limit has been reached, as a 0-dim bool tensor."""
-        return self.count >= self.steps
+        return torch.zeros_like(self.count, dtype=torch.bool) if self.steps is None else self.count >= self.steps
 
-    def advance(self) -> None:
-        """Count one step; stays at the limit."""
+    def begin(self) -> None:
+        """A forward in training mode begins."""
+        if not torch.compiler.is_compiling() and not recomputing():
+            self._before = self._open
+
+    def advance(self, by: Tensor | int = 1) -> None:
+        """Count one step, or ``by`` of them; stays at the limit."""
+        if recomputing():
+            return
         with torch.no_grad():
-            self.count.add_(1).clamp_(max=self.steps)
+            self.count.add_(by)
+            if self.steps is not None:
+                self.count.clamp_(max=self.steps)
         if not torch.compiler.is_compiling():
             self.refresh()
 
     def refresh(self) -> None:
         """Set ``running`` from the count, where there is one: not on the meta device."""
-        if not self.count.is_meta:
-            self.running = bool(self.count.item() < self.steps)
+        if self.steps is not None and not self.count.is_meta:
+            self._open = bool(self.count.item() < self.steps)
 
     def train(self, mode: bool = True) -> StepCounter:
         """Switch the mode, and see whether compiled code has reached the limit meanwhile."""
-        if self.running:
+        if self._open:
             self.refresh()
         return super().train(mode)
 
@@ -60,3 +81,12 @@ class StepCounter(nn.Module):
     def extra_repr(self) -> str:
         """The limit."""
         return f"steps={self.steps}"
+
+
+def recomputing() -> bool:
+    """Whether this is code that a backward pass runs, as activation checkpointing does to compute a forward again.
+
+    >>> recomputing()
+    False
+    """
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

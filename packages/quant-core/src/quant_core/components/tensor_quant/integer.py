@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from quant_core.components.bit_width import BitWidth
 from quant_core.components.delay import QuantDelay
 from quant_core.components.fit import check_fits
+from quant_core.components.granularity import PerGroup
+from quant_core.components.int_scaling import int_scaling_for
+from quant_core.components.stats.statistic import Grouping
 from quant_core.components.tensor_quant.base import Quantized, TensorQuant
 from quant_core.components.tensor_quant.integer_options import check_integer, check_one_rounding
 from quant_core.components.zero_point import ConstZeroPoint, ZeroPoint, ZeroZeroPoint
@@ -20,7 +23,8 @@ class IntQuant(TensorQuant):
     """Uniform affine quantization; formula and gradient are those of :func:`quant_core.ops.quantize_int`.
 
     ``scale = threshold / m``, where the scaling gives the threshold and ``m`` is the largest magnitude of the integer range:
-    ``2^(b−1)`` signed, ``2^(b−1) − 1`` signed and narrow, ``2^b − 1`` unsigned.
+    ``2^(b−1)`` signed, ``2^(b−1) − 1`` signed and narrow, ``2^b − 1`` unsigned; or a power of two where thresholds are restricted
+    to powers of two.
 
     Args:
         scaling_impl: where the threshold comes from.
@@ -33,6 +37,9 @@ class IntQuant(TensorQuant):
             or a learned one.
         clamp_gradient: whether the gradient stops (``"masked"``) or passes (``"pass"``) where a value is clamped.
         quant_delay_steps: how many training steps to pass before quantization starts.
+        int_scaling_impl: what the threshold is divided by; :class:`~quant_core.components.PowerOfTwoIntScaling` if left out
+            with powers of two, else :class:`~quant_core.components.IntScaling`.
+        granularity: which elements share a scale; only read per group, to repeat the scale of each group over its elements.
 
     Raises:
         ConfigurationError: when the options contradict each other.
@@ -55,6 +62,8 @@ class IntQuant(TensorQuant):
         clamp_gradient: ClampGradient = "masked",
         quant_delay_steps: int = 0,
         rounding_impl: nn.Module | None = None,
+        int_scaling_impl: nn.Module | None = None,
+        granularity: Grouping | None = None,
     ) -> None:
         super().__init__()
         check_integer(bit_width_impl, signed)
@@ -62,6 +71,10 @@ class IntQuant(TensorQuant):
         self.scaling_impl = scaling_impl
         self.bit_width_impl = bit_width_impl
         self.zero_point_impl = zero_point_impl if zero_point_impl is not None else ZeroZeroPoint()
+        self.int_scaling_impl = int_scaling_for(
+            int_scaling_impl, getattr(scaling_impl, "restrict_scaling_impl", None), signed, narrow_range
+        )
+        self.groups = granularity if isinstance(granularity, PerGroup) else None
         self.signed = signed
         self.narrow_range = narrow_range
         self.rounding_mode = check_rounding_mode(rounding_mode)
@@ -76,9 +89,11 @@ class IntQuant(TensorQuant):
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(scale, zero_point, bit_width)`` for ``x``."""
         bit_width = self.bit_width_impl()
-        low, high = integer_range(self._bits(bit_width), signed=self.signed, narrow_range=self.narrow_range)
-        scale = self.scaling_impl(x) / (-low if self.signed else high)
-        return scale, self.zero_point_impl(x, scale, bit_width), bit_width
+        scale = self.scaling_impl(x) / self.int_scaling_impl(self._bits(bit_width))
+        zero_point = self.zero_point_impl(x, scale, bit_width)
+        if self.groups is not None:
+            scale, zero_point = self.groups.spread(scale, x), self.groups.spread(zero_point, x)
+        return scale, zero_point, bit_width
 
     def forward(self, x: Tensor, rectify: bool = False) -> Quantized:
         """``(value, scale, zero_point, bit_width)`` of ``x``, or of ``max(x, 0)`` when ``rectify`` is set."""

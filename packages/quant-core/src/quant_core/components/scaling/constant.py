@@ -1,0 +1,53 @@
+"""A threshold that is fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from quant_core.components.restriction import Restriction
+from quant_core.components.scaling.base import Scaling, widened
+from quant_core.components.scaling.initial import initial_threshold
+
+
+class ConstScaling(Scaling):
+    """A threshold that is fixed: ``restrict(max(scaling_init, scaling_min_val))``, a buffer.
+
+    Args:
+        scaling_init: a positive number, or a tensor of the scale's shape.
+        scaling_shape: the shape to expand a number to.
+        scaling_min_val: the smallest threshold.
+        restrict_scaling_impl: which numbers the threshold may be.
+
+    Gradient: none.
+
+    Raises:
+        ConfigurationError: when it is not positive and finite, or the shape does not fit.
+
+    >>> import torch
+    >>> from quant_core.components import PowerOfTwoRestriction
+    >>> ConstScaling(0.1)(torch.ones(3)), ConstScaling(0.1, restrict_scaling_impl=PowerOfTwoRestriction())(torch.ones(3))
+    (tensor(0.1000), tensor(0.1250))
+    """
+
+    value: Tensor
+
+    def __init__(
+        self,
+        scaling_init: float | Tensor,
+        scaling_shape: Sequence[int] | None = None,
+        scaling_min_val: float | None = None,
+        restrict_scaling_impl: Restriction | None = None,
+    ) -> None:
+        super().__init__(scaling_min_val, restrict_scaling_impl)
+        self.register_buffer("value", self.of_statistic(initial_threshold(scaling_init, scaling_shape)))
+
+    @property
+    def reads_input(self) -> bool:
+        """Never."""
+        return False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The fixed threshold."""
+        return widened(self.value)
