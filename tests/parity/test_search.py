@@ -54,3 +54,33 @@ def test_activations_while_collecting_and_afterwards(seed: int, name: str, bits:
         assert torch.equal(ours.zero_point, theirs.zero_point), step
         assert torch.equal(ours.value, theirs.value), step
         assert_close(our_grad, their_grad, relative=1e-3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seeds,
+    st.sampled_from(["Int8WeightPerTensorFloatMSE", "Int8WeightPerChannelFloatMSE"]),
+    st.sampled_from(["", "Shifted"]),
+    st.integers(2, 8),
+)
+def test_weights(seed: int, name: str, shifted: str, bits: int) -> None:
+    """Where the search starts learning, and the gradients of what is learned."""
+    name = name.replace("Int8", "ShiftedUint8") if shifted else name
+    results = []
+    for library, presets in ((qnn, q), (bnn, bq)):
+        layer = library.QuantLinear(40, 3, bias=False, weight_quant=getattr(presets, name), weight_bit_width=bits)
+        with torch.no_grad():
+            layer.weight.copy_(tensor(seed, 3, 40, shift=0.2))
+        layer.weight_quant.init_tensor_quant()
+        layer.quant_weight()
+        out = layer.quant_weight()
+        out.value.backward(tensor(seed + 1, 3, 40))
+        quant = layer.weight_quant.tensor_quant
+        learned = [quant.scaling_impl.value.grad, *([quant.zero_point_impl.value.grad] if shifted else [])]
+        results.append((out, [layer.weight.grad, *learned]))
+    (ours, our_grads), (theirs, their_grads) = results
+    assert torch.equal(ours.scale.flatten(), theirs.scale.flatten())
+    assert torch.equal(ours.zero_point.flatten(), theirs.zero_point.flatten())
+    assert torch.equal(ours.value, theirs.value)
+    for found, wanted in zip(our_grads, their_grads, strict=True):
+        assert_close(found.flatten(), wanted.flatten(), relative=2e-3)

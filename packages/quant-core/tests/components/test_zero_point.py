@@ -58,7 +58,7 @@ def quantizer_of(weight: Tensor, bits: int, *, signed: bool = False, quantized: 
     zero_point = StatsFromParameterZeroPoint(
         NegativeMinOrZero(grain), layer, signed=signed, quantize_zero_point=quantized
     )
-    return IntQuant(StatsFromParameterScaling(AbsMinMax(grain), layer, 1e-10), ConstBitWidth(bits), signed, zero_point)
+    return IntQuant(StatsFromParameterScaling(AbsMinMax(grain), layer, scaling_min_val=1e-10), ConstBitWidth(bits), signed, zero_point)
 
 
 @settings(deadline=None, max_examples=60)
@@ -178,14 +178,31 @@ def test_compiled_training_goes_through_the_same_states_without_a_recompile_at_e
     assert torch.equal(module.value, eager.value)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
 @pytest.mark.parametrize("step", [0, 1, 2])
-def test_a_batch_that_is_not_finite_spoils_no_zero_point(bad: float, step: int) -> None:
-    zero_point = collecting(4)
+def test_a_batch_that_is_not_finite_is_refused_and_spoils_no_zero_point(bad: float, step: int) -> None:
+    zero_point = collecting(4, module=nn.ReLU())
     for number, batch in enumerate(BATCHES):
-        zero_point(torch.full((2,), bad) if number == step else batch, STEP, EIGHT)
-    assert torch.isfinite(zero_point.value)
-    assert zero_point.collected.count == 4
+        if number != step:
+            zero_point(batch, STEP, EIGHT)
+            continue
+        before = copy.deepcopy(zero_point.state_dict())
+        with pytest.raises(InputError) as caught:
+            zero_point(torch.full((2,), bad), STEP, EIGHT)
+        assert str(caught.value) == (
+            "a tensor that holds infinities or NaN has no statistic to collect\n"
+            "  at ReLU\n"
+            f"  the statistic of step {step + 1} is {bad}\n"
+            "  Look for infinities and NaN in what comes in, for example after a step with too large a learning rate."
+        )
+        assert all(torch.equal(before[key], now) for key, now in zero_point.state_dict().items())
+
+
+def test_the_mean_of_all_steps() -> None:
+    zero_point = collecting(3, zero_point_stats_momentum=None)
+    for batch in BATCHES[:3]:
+        zero_point(batch, STEP, EIGHT)
+    assert zero_point.value.item() == pytest.approx((-2 - 0.5 - 3) / 3)
 
 
 STATISTICS = {
@@ -275,7 +292,7 @@ def test_what_reads_the_tensor_says_so() -> None:
             lambda: collecting(3, zero_point_stats_momentum=1.5),
             "zero_point_stats_momentum=1.5 is out of range\n"
             "  the weight of the current step lies above 0 and at most at 1\n"
-            "  Use a number such as 0.1.",
+            "  Use a number such as 0.1, or None for the mean of all steps.",
         ),
         (
             lambda: HalfQuadraticOptimizerZeroPoint(ConstBitWidth(4), signed=False, hqo_lp_norm_zp=1.5),

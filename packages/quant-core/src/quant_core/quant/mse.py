@@ -2,8 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from quant_core.components import MSE
+from quant_core.components.scaling import ParameterFromStatsFromParameterScaling
 from quant_core.quant.activation import Int8ActPerTensorFloat
+from quant_core.quant.weight import Int8WeightPerTensorFloat
+
+
+class Int8WeightPerTensorFloatMSE(Int8WeightPerTensorFloat):
+    """Signed, narrow-range integers with a learned scale that starts from the smallest squared error of the weight.
+
+    It starts from the best of 20 thresholds, the largest of which is ``max|w|``. A clamped weight gets no gradient; the scale
+    gets it in its place.
+
+    Options as :class:`~quant_core.quant.Int8WeightPerTensorFloat`, and ``mse_iters``, the number of thresholds, and
+    ``mse_init_op``, the statistic that the largest is.
+
+    >>> import torch
+    >>> layer = torch.nn.Linear(1000, 1)
+    >>> layer.weight.data = torch.cat([torch.linspace(-1, 1, 999), torch.tensor([4.0])]).unsqueeze(0)
+    >>> quant = Int8WeightPerTensorFloatMSE.let(bit_width=4)
+    >>> quant.proxy_class(layer, quant).scale().detach()
+    tensor(0.2286)
+    """
+
+    scaling_impl = ParameterFromStatsFromParameterScaling
+    scaling_stats_impl = MSE
+    clamp_gradient: Any = "masked"
+
+
+class Int8WeightPerChannelFloatMSE(Int8WeightPerTensorFloatMSE):
+    """As :class:`Int8WeightPerTensorFloatMSE`, with a scale for each output channel."""
+
+    scaling_per_output_channel = True
 
 
 class Int8ActPerTensorFloatMSE(Int8ActPerTensorFloat):

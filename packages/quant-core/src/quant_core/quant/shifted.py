@@ -16,6 +16,7 @@ from quant_core.components import (
     PercentileInterval,
     StatsFromParameterZeroPoint,
 )
+from quant_core.components.scaling import ParameterFromStatsFromParameterScaling
 from quant_core.inject import this
 from quant_core.quant.activation import Int8ActPerTensorFloat
 from quant_core.quant.weight import Int8WeightPerTensorFloat
@@ -73,6 +74,38 @@ class ShiftedUint8WeightPerTensorFloatHQO(ShiftedUint8WeightPerTensorFloat):
 
 class ShiftedUint8WeightPerChannelFloatHQO(ShiftedUint8WeightPerTensorFloatHQO):
     """As :class:`ShiftedUint8WeightPerTensorFloatHQO`, with a scale and a zero-point for each output channel."""
+
+    scaling_per_output_channel = True
+
+
+class ShiftedUint8WeightPerTensorFloatMSE(ShiftedUint8WeightPerTensorFloat):
+    """As :class:`ShiftedUint8WeightPerTensorFloat`, with a learned scale and zero-point that have the smallest squared error.
+
+    They start from the best of 20 thresholds up to ``max(w, 0) − min(w, 0)``, and then from the best of 20 lowest real numbers
+    down to ``min(w, 0)``. A clamped weight gets no gradient; scale and zero-point get it in its place.
+
+    Further options: ``mse_iters``, ``mse_init_op``, ``mse_zero_point_init_op``.
+
+    >>> import torch
+    >>> layer = torch.nn.Linear(1000, 1)
+    >>> layer.weight.data = torch.cat([torch.linspace(-1, 2, 999), torch.tensor([9.0])]).unsqueeze(0)
+    >>> quant = ShiftedUint8WeightPerTensorFloatMSE.let(bit_width=4)
+    >>> proxy = quant.proxy_class(layer, quant)
+    >>> proxy.scale().detach(), proxy.zero_point().detach()
+    (tensor(0.4667), tensor(2.))
+    """
+
+    scaling_impl = ParameterFromStatsFromParameterScaling
+    scaling_stats_impl = MSE
+    mse_init_op = AbsMinMax
+    mse_zero_point_init_op = NegativeMinOrZero
+    zero_point_impl = ParameterFromStatsFromParameterZeroPoint
+    zero_point_stats_impl = MSEZeroPoint
+    clamp_gradient: Any = "masked"
+
+
+class ShiftedUint8WeightPerChannelFloatMSE(ShiftedUint8WeightPerTensorFloatMSE):
+    """As :class:`ShiftedUint8WeightPerTensorFloatMSE`, with a scale and a zero-point for each output channel."""
 
     scaling_per_output_channel = True
 

@@ -69,9 +69,12 @@ class GridSearch(Statistic):
 
     def range(self) -> tuple[Tensor | float, Tensor | float]:
         """The smallest and the largest integer."""
+        return integer_range(self.bits(), signed=self.signed, narrow_range=self.narrow_range)
+
+    def bits(self) -> Tensor | float:
+        """The bit width: a number when it is constant."""
         (bit_width_impl,) = self._bit_width_impl
-        bits = bit_width_impl().detach() if bit_width_impl.constant is None else bit_width_impl.constant
-        return integer_range(bits, signed=self.signed, narrow_range=self.narrow_range)
+        return bit_width_impl().detach() if bit_width_impl.constant is None else bit_width_impl.constant
 
 
 def best_between(start: Tensor, end: Tensor, count: int, error: Callable[[Tensor], Tensor]) -> Tensor:

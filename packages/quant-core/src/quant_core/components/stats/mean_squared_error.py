@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quant_core.components.bit_width import BitWidth
 from quant_core.components.granularity import PerTensor
+from quant_core.components.restriction import SMALLEST_THRESHOLD, FloatRestriction, Restriction
 from quant_core.components.stats.extrema import AbsMax, NegativeMinOrZero
 from quant_core.components.stats.grid_search import GridSearch, best_between, check_count
 from quant_core.components.stats.statistic import Grouping, Statistic
-from quant_core.components.threshold import scale_of
+from quant_core.components.threshold import int_scaling_for
 
 
 class MSE(GridSearch):
     """The threshold ``t`` of ``i/n · t₀``, ``i = 1 … n``, with the smallest mean of ``(x − Q_t(x))²``.
 
-    ``t₀`` is a statistic such as the largest magnitude, beyond which there is nothing to gain. With a zero-point, the lowest
-    integer stands for its statistic whatever the threshold. Of equal errors the smallest threshold wins.
+    ``t₀`` is a statistic such as the largest magnitude, beyond which there is nothing to gain. Where thresholds are restricted,
+    to powers of two for example, those that are tried are restricted as well. With a zero-point, the lowest integer stands for
+    its statistic whatever the threshold. Of equal errors the smallest threshold wins.
 
     Gradient: none; the threshold is a constant of the backward pass.
 
@@ -30,6 +31,8 @@ class MSE(GridSearch):
         mse_zero_point_init_op: the statistic that the lowest integer stands for; ``None`` for the zero-point 0.
         quantize_zero_point: whether the zero-point is rounded and clamped.
         mse_iters: ``n``, the number of candidates.
+        restrict_scaling_impl: which numbers the threshold may be.
+        int_scaling_impl: what the threshold is divided by; as for :class:`~quant_core.components.IntQuant`.
         granularity: which elements share a scale.
 
     Raises:
@@ -51,12 +54,16 @@ class MSE(GridSearch):
         mse_zero_point_init_op: Statistic | None = None,
         quantize_zero_point: bool = True,
         mse_iters: int = 20,
+        restrict_scaling_impl: Restriction | None = None,
+        int_scaling_impl: nn.Module | None = None,
         granularity: Grouping = PerTensor(),  # noqa: B008
     ) -> None:
         super().__init__(bit_width_impl, signed, narrow_range, rounding_mode, quantize_zero_point, granularity)
         self.mse_init_op = AbsMax(granularity) if mse_init_op is None else mse_init_op
         self.mse_zero_point_init_op = mse_zero_point_init_op
         self.mse_iters = check_count("mse_iters", mse_iters)
+        self.restrict_scaling_impl = FloatRestriction() if restrict_scaling_impl is None else restrict_scaling_impl
+        self.int_scaling_impl = int_scaling_for(int_scaling_impl, self.restrict_scaling_impl, signed, narrow_range)
 
     def of_rows(self, rows: Tensor) -> Tensor:
         """The best threshold of each row."""
@@ -64,13 +71,12 @@ class MSE(GridSearch):
         largest = self.mse_init_op.of_rows(rows)
         zero = self.mse_zero_point_init_op
         lowest = None if zero is None else zero.of_rows(rows)
-        smallest = (
-            torch.finfo(rows.dtype).tiny * 2.0**32
-        )  # a row of zeros has the threshold 0; any scale will do for it
+        magnitude = self.int_scaling_impl(self.bits())
 
         def error(threshold: Tensor) -> Tensor:
-            scale = scale_of(threshold.clamp(min=smallest), self.range(), signed=self.signed)
-            return (rows - self.quantized(rows, scale, lowest)).square().mean(dim=1)
+            # A row of zeros has the threshold 0; any scale will do for it.
+            restricted = self.restrict_scaling_impl.of_threshold(threshold.clamp(min=SMALLEST_THRESHOLD))
+            return (rows - self.quantized(rows, restricted / magnitude, lowest)).square().mean(dim=1)
 
         return best_between(largest / self.mse_iters, largest, self.mse_iters, error)
 

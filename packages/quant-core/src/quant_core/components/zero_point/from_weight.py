@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from quant_core.components.bit_width import BitWidth
 from quant_core.components.stats.statistic import Statistic, check_finite
 from quant_core.components.stats.weights import joined_rows
-from quant_core.components.threshold import scale_of
+from quant_core.components.threshold import int_scaling_for
 from quant_core.components.zero_point.shifted import ShiftedZeroPoint
-from quant_core.ops import ClampGradient, integer_range
+from quant_core.ops import ClampGradient
 
 
 class StatsFromParameterZeroPoint(ShiftedZeroPoint):
@@ -77,6 +77,7 @@ class ParameterFromStatsFromParameterZeroPoint(ShiftedZeroPoint):
         quantize_zero_point: whether to round and clamp.
         rounding_mode: how to round.
         clamp_gradient: the gradient of clamping.
+        int_scaling_impl: what the threshold is divided by; as for :class:`~quant_core.components.IntQuant`.
 
     Raises:
         ConfigurationError: when the weights of several layers cannot be joined.
@@ -103,12 +104,14 @@ class ParameterFromStatsFromParameterZeroPoint(ShiftedZeroPoint):
         quantize_zero_point: bool = True,
         rounding_mode: str = "ROUND",
         clamp_gradient: ClampGradient = "masked",
+        int_scaling_impl: nn.Module | None = None,
     ) -> None:
         super().__init__(signed, narrow_range, quantize_zero_point, rounding_mode, clamp_gradient)
         layers: tuple[Any, ...] = module if isinstance(module, tuple) else (module,)
         with torch.no_grad():
-            integers = integer_range(bit_width_impl(), signed=signed, narrow_range=narrow_range)
-            scale = scale_of(scaling_impl(layers[0].weight), integers, signed=signed)
+            restriction = getattr(scaling_impl, "restrict_scaling_impl", None)
+            int_scaling = int_scaling_for(int_scaling_impl, restriction, signed, narrow_range)
+            scale = scaling_impl(layers[0].weight) / int_scaling(bit_width_impl())
             lowest = _of_all(zero_point_stats_impl, layers, scale)
         check_finite(lowest, layers)
         self.value = nn.Parameter(lowest.clone())
