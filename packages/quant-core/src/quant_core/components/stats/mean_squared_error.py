@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from quant_core.components.bit_width import BitWidth
 from quant_core.components.granularity import PerTensor
+from quant_core.components.int_scaling import int_scaling_for
 from quant_core.components.restriction import SMALLEST_THRESHOLD, FloatRestriction, Restriction
 from quant_core.components.stats.extrema import AbsMax, NegativeMinOrZero
 from quant_core.components.stats.grid_search import GridSearch, best_between, check_count
 from quant_core.components.stats.statistic import Grouping, Statistic
-from quant_core.components.threshold import int_scaling_for
 
 
 class MSE(GridSearch):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from quant_core.components.bit_width import BitWidth
+from quant_core.components.int_scaling import int_scaling_for
 from quant_core.components.stats.statistic import Statistic, check_finite
 from quant_core.components.stats.weights import joined_rows
-from quant_core.components.threshold import int_scaling_for
 from quant_core.components.zero_point.shifted import ShiftedZeroPoint
 from quant_core.ops import ClampGradient
 
