@@ -28,6 +28,7 @@ from quant_core.export import capture
 from quant_core.ops import round_ste, tensor_clamp
 from quant_core.proxies import QuantProxy, WeightQuantProxyFromInjector
 from quant_core.quant import Int8ActPerTensorFloat, Int8WeightPerTensorFloat
+from quant_core.tensor import QuantTensor
 
 
 class Layer(nn.Module):
@@ -179,6 +180,10 @@ def test_a_learned_bit_width_is_exported_as_the_constant_that_it_is() -> None:
     (weight,) = capture(layer, (torch.zeros(1, 4),)).quantizers
     assert (weight.role, weight.op, weight.bit_width) == ("weight", "quant::int", 5)
     assert layer.weight_quant.learns_bit_width
+    quantized = layer.weight_quant(layer.weight)
+    assert isinstance(quantized, QuantTensor)
+    assert weight.integers is not None
+    assert torch.equal(quantized.int(), weight.integers)
 
 
 def test_a_fractional_bit_width_is_not_exported() -> None:

@@ -15,6 +15,13 @@ from quant_core.components.bit_width import (
 from quant_core.components.delay import QuantDelay
 from quant_core.components.granularity import Granularity, PerChannel, PerGroup, PerTensor, granularity_of
 from quant_core.components.int_scaling import IntScaling, PowerOfTwoIntScaling
+from quant_core.components.pre_scaling import (
+    AccumulatorAwarePreScaling,
+    AccumulatorAwareZeroCenterPreScaling,
+    InputGrid,
+    PreScaling,
+    WeightNormPreScaling,
+)
 from quant_core.components.restriction import (
     FloatRestriction,
     IntRestriction,
@@ -56,15 +63,18 @@ from quant_core.components.stats import (
 )
 from quant_core.components.step_counter import StepCounter
 from quant_core.components.tensor_quant import (
+    AccumulatorAwareIntQuant,
     AccumulatorQuant,
     BinaryQuant,
     ClampedBinaryQuant,
     ClampIntQuant,
+    DecoupledIntQuant,
     IntQuant,
     PrescaledIntQuant,
     TensorQuant,
     TernaryQuant,
     TruncIntQuant,
+    WeightNormIntQuant,
 )
 from quant_core.components.trunc_scaling import TruncMsbScaling, TruncScaling, TruncStatsScaling
 from quant_core.components.zero_point import (
@@ -86,6 +96,9 @@ __all__ = [
     "AbsMaxL2",
     "AbsMinMax",
     "AbsPercentile",
+    "AccumulatorAwareIntQuant",
+    "AccumulatorAwarePreScaling",
+    "AccumulatorAwareZeroCenterPreScaling",
     "AccumulatorQuant",
     "AffineRescaling",
     "BinaryQuant",
@@ -96,10 +109,12 @@ __all__ = [
     "ConstBitWidth",
     "ConstScaling",
     "ConstZeroPoint",
+    "DecoupledIntQuant",
     "FloatRestriction",
     "FractionalBits",
     "Granularity",
     "HalfQuadraticOptimizerZeroPoint",
+    "InputGrid",
     "IntQuant",
     "IntRestriction",
     "IntScaling",
@@ -127,6 +142,7 @@ __all__ = [
     "PowerOfTwoBits",
     "PowerOfTwoIntScaling",
     "PowerOfTwoRestriction",
+    "PreScaling",
     "PrescaledIntQuant",
     "QuantDelay",
     "RelativeBitWidth",
@@ -147,6 +163,8 @@ __all__ = [
     "TruncMsbScaling",
     "TruncScaling",
     "TruncStatsScaling",
+    "WeightNormIntQuant",
+    "WeightNormPreScaling",
     "WholeBits",
     "ZeroPoint",
     "ZeroZeroPoint",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
+from quant_core.components import InputGrid
 from quant_core.proxies.proxy import QuantProxy
 from quant_core.tensor import QuantTensor
 
@@ -12,16 +15,19 @@ class WeightQuantProxyFromInjector(QuantProxy):
     """Quantizes a weight; built again whenever a ``state_dict`` replaces the weight.
 
     ``forward(weight)`` takes a float tensor and returns a :class:`~quant_core.tensor.QuantTensor`, or the weight as it is when
-    nothing is quantized.
+    nothing is quantized. The layer may hand over its input as well, ``forward(weight, input)``: some quantizers bound the weight
+    by the number of bits that it is multiplied with.
     """
 
     kind = "weight"
     rebuilds_on_load = True
 
-    def forward(self, weight: Tensor) -> QuantTensor | Tensor:
+    def forward(self, weight: Tensor, input: QuantTensor | Tensor | None = None) -> QuantTensor | Tensor:
         """The quantized weight."""
         if not self.is_quant_enabled:
             return weight
+        if getattr(self.tensor_quant, "takes_input", False):
+            return self._wrap(self.tensor_quant(weight, self._input_grid(input)))
         return self._wrap(self.tensor_quant(weight))
 
     def scale(self) -> Tensor:
@@ -35,6 +41,15 @@ class WeightQuantProxyFromInjector(QuantProxy):
     def bit_width(self) -> Tensor:
         """The bit width, a 0-dim tensor."""
         return self._grid(self._weight())[2]
+
+    def _input_grid(self, input: QuantTensor | Tensor | None) -> InputGrid | None:
+        """What is known of the input: from the tensor, or from the quantizer that the layer has for it."""
+        if isinstance(input, QuantTensor):
+            return InputGrid(input.bit_width, input.signed and input.symmetric)
+        proxy: Any = getattr(self.owners[0], "input_quant", None)
+        if proxy is None or not proxy.is_quant_enabled:
+            return None
+        return InputGrid(proxy.bit_width(), proxy.signed and proxy.symmetric)
 
     def _weight(self) -> Tensor:
         weight = self.owners[0].weight  # not always a parameter: a parametrization computes it

@@ -120,13 +120,13 @@ class QuantTensor(TensorOperators):
         return positive and bool((on_grid & (integers >= low) & (integers <= high)).all())
 
     def range(self) -> tuple[Tensor, Tensor]:
-        """The smallest and the largest integer, 0-dim float64 tensors; ``−1`` and ``1`` for one signed bit (binary).
+        """The smallest and the largest integer, 0-dim float64 tensors without gradient; ``−1`` and ``1`` for one signed bit (binary).
 
         >>> x = QuantTensor(torch.zeros(1), torch.tensor(0.5), torch.tensor(0.0), torch.tensor(4.0), signed=True)
         >>> [int(bound) for bound in x.range()]
         [-8, 7]
         """
-        bits = self.bit_width.to(torch.float64).reshape(())
+        bits = self.bit_width.detach().to(torch.float64).reshape(())
         low, high = integer_range(bits, signed=self.signed, narrow_range=self.narrow_range)
         low = low if isinstance(low, Tensor) else torch.zeros_like(bits)
         return low, torch.where(bits == 1, torch.ones_like(high), high)

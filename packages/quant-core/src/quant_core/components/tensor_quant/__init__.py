@@ -8,21 +8,26 @@ also tell their grid without quantizing (:meth:`TensorQuant.grid`).
 from quant_core.components.tensor_quant.accumulator import AccumulatorQuant
 from quant_core.components.tensor_quant.base import Quantized, TensorQuant
 from quant_core.components.tensor_quant.binary import BinaryQuant, ClampedBinaryQuant
+from quant_core.components.tensor_quant.decoupled import DecoupledIntQuant
 from quant_core.components.tensor_quant.integer import IntQuant
+from quant_core.components.tensor_quant.normalized import AccumulatorAwareIntQuant, WeightNormIntQuant
 from quant_core.components.tensor_quant.prescaled import PrescaledIntQuant
 from quant_core.components.tensor_quant.saturation import ClampIntQuant
 from quant_core.components.tensor_quant.ternary import TernaryQuant
 from quant_core.components.tensor_quant.truncation import TruncIntQuant
 
 __all__ = [
+    "AccumulatorAwareIntQuant",
     "AccumulatorQuant",
     "BinaryQuant",
     "ClampIntQuant",
     "ClampedBinaryQuant",
+    "DecoupledIntQuant",
     "IntQuant",
     "PrescaledIntQuant",
     "Quantized",
     "TensorQuant",
     "TernaryQuant",
     "TruncIntQuant",
+    "WeightNormIntQuant",
 ]
