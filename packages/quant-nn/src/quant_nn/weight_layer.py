@@ -57,9 +57,16 @@ class QuantWeightLayer(QuantLayer):
         for prefix in sorted(quantizers, key=lambda prefix: isinstance(quantizers[prefix], QuantProxy)):
             setattr(self, f"{prefix}quant", build_proxy(self, quantizers[prefix], prefix, sorted_options[prefix]))
 
-    def quant_weight(self) -> QuantTensor | Tensor:
-        """The quantized weight; the float one where weight quantization is off."""
-        quantized: QuantTensor | Tensor = self.weight if self.weight_quant is None else self.weight_quant(self.weight)
+    def quant_weight(self, input: QuantTensor | Tensor | None = None) -> QuantTensor | Tensor:
+        """The quantized weight; the float one where weight quantization is off.
+
+        Args:
+            input: the input that it is meant for, where a quantizer bounds the weight by the bits of the input and the layer has
+                no ``input_quant`` that tells them.
+        """
+        if self.weight_quant is None:
+            return self.weight
+        quantized: QuantTensor | Tensor = self.weight_quant(self.weight, input)
         return quantized
 
     def accumulator(self, input: Tensor | QuantTensor) -> Accumulator:
@@ -120,7 +127,7 @@ class QuantWeightLayer(QuantLayer):
         self, x: Tensor | QuantTensor
     ) -> tuple[Tensor | QuantTensor, Tensor | None, Tensor | QuantTensor | None]:
         """The weight, the scale of its products with ``x``, and the bias."""
-        weight = self.quant_weight()
+        weight = self.quant_weight(x)
         scale = self._accumulator_scale(x, weight)
         return weight, scale, self._quantized_bias(self._bias(), scale, x, weight)
 
