@@ -21,8 +21,10 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from quant_core.export.builder import ProgramBuilder, constant_inputs, constant_value, identifier
+from quant_core.export.moved_constants import move, moved_from
 from quant_core.export.provenance import ModuleMap
 from quant_core.ops.integer import integer_range, quantize_levels
+from quant_core.tensor.grids import moved
 
 _QUANT = torch.ops.quant
 _FOLDABLE = (_QUANT.int.default, _QUANT.binary.default, _QUANT.ternary.default)
@@ -57,8 +59,9 @@ class _Folding:
         body = [node for node in self.nodes if node not in self.values]
         needed = {used: user for user in reversed(body) for used in user.all_input_nodes if used in self.values}
         for node in self.nodes:
-            if node in needed and node.target in _FOLDABLE:
-                self._dequantize(node)
+            source = moved_from(node, _FOLDABLE) if node in needed else None
+            if source is not None:
+                self._dequantize(node, source)
             elif node in needed and not isinstance(self.values[node], Tensor):
                 self.builder.new[node] = self.values[node]  # a number from item() is written into the graph
             elif node in needed:
@@ -72,30 +75,38 @@ class _Folding:
                 self.builder.copy(node, self._node_name(node))
         return self.builder.finish()
 
-    def _dequantize(self, node: fx.Node) -> None:
-        """Put integers, scale and zero-point in the place of a quantizer whose input is constant."""
-        scale = self._value(node.args[1])
-        if node.target is _QUANT.int.default:
-            zero_point, bits = self._value(node.args[2]), float(self._value(node.args[3]))
-            signed, narrow = bool(node.kwargs["signed"]), bool(node.kwargs["narrow_range"])
+    def _dequantize(self, node: fx.Node, source: fx.Node) -> None:
+        """Put integers, scale and zero-point in the place of a quantizer whose input is constant, or of a part of its result."""
+        scale = self._value(source.args[1])
+        if source.target is _QUANT.int.default:
+            zero_point, bits = self._value(source.args[2]), float(self._value(source.args[3]))
+            signed, narrow = bool(source.kwargs["signed"]), bool(source.kwargs["narrow_range"])
             low, high = integer_range(bits, signed=signed, narrow_range=narrow)
-            mode = str(node.kwargs["rounding_mode"])
-            levels = quantize_levels(self._value(node.args[0]), scale, zero_point, low, high, mode)
+            mode = str(source.kwargs["rounding_mode"])
+            levels = quantize_levels(self._value(source.args[0]), scale, zero_point, low, high, mode)
         else:
-            narrow = node.target is _QUANT.ternary.default
+            narrow = source.target is _QUANT.ternary.default
             zero_point, bits, signed = torch.zeros_like(scale), 2.0 if narrow else 1.0, True
-            low, high, levels = -1.0, 1.0, torch.round(self._value(node) / scale)
+            low, high, levels = -1.0, 1.0, torch.round(self._value(source) / scale)
         integers = levels.to(torch.float64).clamp(low, high).to(_smallest_type(low, high))
-        base = self._tensor_name(node)
+        base = self._tensor_name(source)
         operands = (
-            self.builder.constant(base, integers),
-            self.builder.constant(f"{base}_scale", scale),
-            self.builder.constant(f"{base}_zero_point", zero_point),
+            self.builder.constant(base, move(node, source, integers).contiguous()),
+            self.builder.constant(f"{base}_scale", self._part(scale, node, source)),
+            self.builder.constant(f"{base}_zero_point", self._part(zero_point, node, source)),
         )
         kind = self._value(node).dtype
         options = {"bit_width": bits, "signed": signed, "narrow_range": narrow, "dtype": kind}
         name = identifier(f"{base}_dequantized")
-        self.builder.replace(node, _QUANT.dequantize.default, operands, options, name)
+        placed = self.builder.replace(node, _QUANT.dequantize.default, operands, options, name)
+        placed.meta = {**source.meta, "val": node.meta["val"]}  # its place in the model is that of the quantizer
+
+    def _part(self, grid: Tensor, node: fx.Node, source: fx.Node) -> Tensor:
+        """Scale or zero-point for the elements of ``source`` that ``node`` holds."""
+        if node is source or grid.numel() == 1:
+            return grid
+        part: Tensor = moved(grid, self._value(source).shape, lambda x: move(node, source, x))
+        return part
 
     def _constant_name(self, node: fx.Node, user: fx.Node) -> str:
         target = self.targets.get(node.name, "")

@@ -201,9 +201,10 @@ def largest_difference(one: Any, other: Any) -> float:
 
 
 def _near(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether two float tensors differ by the order of additions only."""
+    """Whether two tensors, of floats or masks, differ by the order of additions only."""
     difference = largest_difference(ours, theirs)
-    finite = ours[torch.isfinite(ours)] if ours.is_floating_point() else ours.flatten()
+    wide = ours.to(torch.float64)
+    finite = wide[torch.isfinite(wide)]
     size = float(finite.abs().max()) if finite.numel() else 0.0
     return difference <= _FLOAT_RELATIVE * size
 
