@@ -7,10 +7,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
+from quant_core.components import (
+    AbsMax,
+    ConstBitWidth,
+    ConstScaling,
+    IntQuant,
+    PerChannel,
+    PerTensor,
+    StatsFromParameterScaling,
+)
 from quant_core.native import grain_of, kernels
-from quant_core.ops import ROUNDING_MODES
+from quant_core.ops import ROUNDING_MODES, quantize_int
 from quant_core.ops.integer import fake_quantize
 from quant_core.ops.integer_gradients import quantize_with_gradient
 from quant_core.ops.magnitude import largest_magnitude
@@ -193,3 +202,35 @@ def test_a_value_that_is_not_finite_is_not_hidden() -> None:
     assert y is not None
     assert y[0].isnan()
     assert y[1:].tolist() == [3.5, -4.0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**20), st.booleans(), st.booleans(), st.sampled_from([2, 4, 8]), st.sampled_from(MODES))
+def test_weights_at_their_largest_value_take_one_function_with_the_same_numbers(
+    seed: int, per_channel: bool, narrow: bool, bits: int, mode: str
+) -> None:
+    weight = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(seed))
+    granularity = PerChannel(0) if per_channel else PerTensor()
+    options: Any = {"signed": True, "narrow_range": narrow, "rounding_mode": mode, "clamp_gradient": "pass"}
+    quant = IntQuant(StatsFromParameterScaling(AbsMax(granularity), nn.Linear(1, 1)), ConstBitWidth(bits), **options)
+    together, apart = weight.clone().requires_grad_(), weight.clone().requires_grad_()
+    value, scale, _, _ = quant(together)
+    assert type(value.grad_fn).__name__ == "_ByLargestBackward"
+    wanted_scale = quant.grid(apart)[0]
+    wanted = quantize_int(apart, wanted_scale, 0, bits, **options)
+    assert torch.equal(value, wanted)
+    assert torch.equal(scale, wanted_scale)
+    g = torch.sin(torch.arange(weight.numel())).view_as(weight)
+    ((value * g).sum() + scale.sum()).backward()
+    ((wanted * g).sum() + wanted_scale.sum()).backward()
+    assert together.grad is not None
+    assert apart.grad is not None
+    torch.testing.assert_close(together.grad, apart.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_a_scaling_put_in_the_place_of_the_largest_value_is_used() -> None:
+    quant = IntQuant(
+        StatsFromParameterScaling(AbsMax(), nn.Linear(1, 1)), ConstBitWidth(3), signed=True, clamp_gradient="pass"
+    )
+    quant.scaling_impl = ConstScaling(1.0)
+    assert quant(torch.tensor([0.3, -2.0], requires_grad=True))[0].tolist() == [0.25, -1.0]

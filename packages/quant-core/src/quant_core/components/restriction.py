@@ -20,7 +20,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from quant_core.ops import abs_binary_sign_grad, rounding_ste
+from quant_core.ops import abs_binary_sign_grad, clamp_min_ste, magnitude_at_least, rounding_ste
 from quant_core.ops.rounding import check_rounding_mode
 
 SMALLEST_THRESHOLD: Final = 2.0**-94
@@ -50,6 +50,10 @@ class Restriction(nn.Module):
         restricted: Tensor = self(self.parameter_for(threshold))
         return restricted
 
+    def at_least(self, parameter: Tensor, minimum: float) -> Tensor:
+        """The threshold for a parameter, no smaller than ``minimum``; the gradient passes below it."""
+        return clamp_min_ste(self(parameter), minimum)
+
     def forward(self, parameter: Tensor) -> Tensor:
         """The threshold for a parameter; same shape."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(parameter)")
@@ -69,6 +73,10 @@ class FloatRestriction(Restriction):
     def of_threshold(self, threshold: Tensor) -> Tensor:
         """The threshold itself."""
         return threshold
+
+    def at_least(self, parameter: Tensor, minimum: float) -> Tensor:
+        """The magnitude, no smaller than ``minimum``."""
+        return magnitude_at_least(parameter, minimum)
 
     def forward(self, parameter: Tensor) -> Tensor:
         """The magnitude."""

@@ -43,17 +43,17 @@ class _ClampMin(torch.autograd.Function):
 
 
 class _AbsBinarySign(torch.autograd.Function):
-    """``|x|`` forward; backward multiplies by ``+1`` at zero, where the derivative of ``|x|`` is not defined."""
+    """``max(|x|, low)`` forward; backward multiplies by ``+1`` at zero, where the derivative of ``|x|`` is not defined."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, low: float | None) -> Tensor:
         ctx.save_for_backward(x)
-        return x.abs()
+        return x.abs() if low is None else x.abs().clamp(min=low)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        return grads[0] * binary_sign(x)
+        return grads[0] * binary_sign(x), None
 
 
 def straight_through(x: Tensor, y: Tensor) -> Tensor:
@@ -190,7 +190,20 @@ def abs_binary_sign_grad(x: Tensor) -> Tensor:
     >>> x.grad
     tensor([-1.,  1.])
     """
-    out: Tensor = _AbsBinarySign.apply(x)  # type: ignore[no-untyped-call]
+    out: Tensor = _AbsBinarySign.apply(x, None)  # type: ignore[no-untyped-call]
+    return out
+
+
+def magnitude_at_least(x: Tensor, low: float) -> Tensor:
+    """``max(|x|, low)``; ``∂out/∂x = +1`` where ``x ≥ 0``, else ``−1``, also below ``low``: what a learned scale needs.
+
+    >>> x = torch.tensor([-2.0, 0.01], requires_grad=True)
+    >>> y = magnitude_at_least(x, 0.1)
+    >>> y.sum().backward()
+    >>> y.tolist() == [2.0, torch.tensor(0.1).item()], x.grad
+    (True, tensor([-1.,  1.]))
+    """
+    out: Tensor = _AbsBinarySign.apply(x, low)  # type: ignore[no-untyped-call]
     return out
 
 

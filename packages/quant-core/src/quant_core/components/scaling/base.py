@@ -23,6 +23,9 @@ class Scaling(nn.Module):
     Thresholds, and so scales, have float32 where the tensor or the parameters have float16 or bfloat16, because a scale in half
     precision would move all levels; for float64 tensors they have float64.
 
+    Attributes:
+        learns: whether the threshold is a parameter, so that what is clamped tells it where to go.
+
     Args:
         scaling_min_val: the smallest threshold.
         restrict_scaling_impl: which numbers the threshold may be; any positive ones if left out.
@@ -31,12 +34,14 @@ class Scaling(nn.Module):
         ConfigurationError: when ``scaling_min_val`` is negative or not finite.
     """
 
+    learns: bool = False
+
     def __init__(self, scaling_min_val: float | None = None, restrict_scaling_impl: Restriction | None = None) -> None:
         super().__init__()
         self.restrict_scaling_impl = FloatRestriction() if restrict_scaling_impl is None else restrict_scaling_impl
         self.scaling_min_val = _checked_minimum(scaling_min_val)
-        self._least = max(self.scaling_min_val or 0.0, self.restrict_scaling_impl.smallest)
-        least = torch.tensor(self._least, dtype=torch.float64, device="cpu")
+        self.least = max(self.scaling_min_val or 0.0, self.restrict_scaling_impl.smallest)
+        least = torch.tensor(self.least, dtype=torch.float64, device="cpu")
         self._least_restricted = float(self.restrict_scaling_impl.of_threshold(least))
 
     @property
@@ -50,7 +55,7 @@ class Scaling(nn.Module):
 
     def of_parameter(self, parameter: Tensor) -> Tensor:
         """The restricted threshold for a parameter, in the domain of the restriction."""
-        return clamp_min_ste(self.restrict_scaling_impl(widened(parameter)), self._least_restricted)
+        return self.restrict_scaling_impl.at_least(widened(parameter), self._least_restricted)
 
     def parameter_for(self, statistic: Tensor) -> Tensor:
         """The parameter that stands for the threshold of a statistic, before it is rounded."""
@@ -58,7 +63,7 @@ class Scaling(nn.Module):
 
     def at_least(self, statistic: Tensor) -> Tensor:
         """The magnitude of a statistic, no smaller than the smallest threshold; not restricted."""
-        return clamp_min_ste(widened(statistic).abs(), self._least)
+        return clamp_min_ste(widened(statistic).abs(), self.least)
 
     def forward(self, x: Tensor) -> Tensor:
         """The threshold for ``x``: positive, broadcastable to it, or one for each group where it is quantized per group."""

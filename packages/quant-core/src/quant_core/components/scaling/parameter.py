@@ -35,6 +35,8 @@ class ParameterScaling(Scaling):
     (4.0, 1.585)
     """
 
+    learns = True
+
     def __init__(
         self,
         scaling_init: float | Tensor,

@@ -51,6 +51,11 @@ class StatsFromParameterScaling(Scaling):
         shape = () if affine == (None, None) else _statistic_of(scaling_stats_impl, _layers(module)).shape
         self.affine_rescaling = AffineRescaling(*affine, shape)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the statistic of ``x`` alone, without coefficients."""
+        return not self._sharing and not self.affine_rescaling.learns
+
     def forward(self, x: Tensor) -> Tensor:
         """The threshold from the statistic of ``x``, or of all weights that share this quantizer."""
         shared = self._sharing
@@ -84,6 +89,8 @@ class ParameterFromStatsFromParameterScaling(Scaling):
     >>> ParameterFromStatsFromParameterScaling(AbsMax(), layer).value.item()
     3.0
     """
+
+    learns = True
 
     def __init__(
         self,

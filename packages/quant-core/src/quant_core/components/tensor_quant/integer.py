@@ -13,6 +13,7 @@ from quant_core.components.int_scaling import int_scaling_for
 from quant_core.components.stats.statistic import Grouping
 from quant_core.components.tensor_quant.base import Quantized, TensorQuant
 from quant_core.components.tensor_quant.integer_options import check_integer, check_one_rounding
+from quant_core.components.tensor_quant.largest import LargestQuant
 from quant_core.components.zero_point import ConstZeroPoint, ZeroPoint, ZeroZeroPoint
 from quant_core.errors import ConfigurationError
 from quant_core.ops import ClampGradient, integer_range, quantize_composed, quantize_int, rounding_ste
@@ -85,6 +86,7 @@ class IntQuant(TensorQuant):
         self.symmetric = self.zero_point_impl.constant == 0
         self.zero_on_grid = self.zero_point_impl.zero_on_grid
         self.rectifies = not signed and self.symmetric and quant_delay_steps == 0
+        self._by_largest = self._largest_quant()
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(scale, zero_point, bit_width)`` for ``x``."""
@@ -99,6 +101,11 @@ class IntQuant(TensorQuant):
         """``(value, scale, zero_point, bit_width)`` of ``x``, or of ``max(x, 0)`` when ``rectify`` is set."""
         if rectify and getattr(self.scaling_impl, "reads_input", True):
             x, rectify = torch.relu(x), False
+        largest = self._by_largest
+        if largest is not None and largest.scaling_impl is self.scaling_impl and (found := largest(x)) is not None:
+            value, scale = found
+            bit_width = self.bit_width_impl()
+            return self.delay(x, value), scale, self.zero_point_impl(x, scale, bit_width), bit_width
         scale, zero_point, bit_width = self.grid(x)
         check_fits(x, scale)
         zero = zero_point if self.zero_point_impl.constant is None else self.zero_point_impl.constant
@@ -117,6 +124,13 @@ class IntQuant(TensorQuant):
             rectify=rectify,
         )
         return self.delay(x, value), scale, zero_point, bit_width
+
+    def _largest_quant(self) -> LargestQuant | None:
+        bits = self.bit_width_impl.constant
+        if bits is None or not self.symmetric or self.clamp_gradient != "pass" or self.rounding_impl is not None:
+            return None
+        bounds = integer_range(bits, signed=self.signed, narrow_range=self.narrow_range)
+        return LargestQuant.of(self.scaling_impl, bounds, self.int_scaling_impl(bits), self.rounding_mode)
 
     def _compose(self, x: Tensor, scale: Tensor, zero_point: Tensor | float, bit_width: Tensor) -> Tensor:
         """For a rounding of one's own, and for a range whose ends are fractions."""
