@@ -35,7 +35,10 @@ class QuantDelay(nn.Module):
 
     def choose(self, before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The first tensors while delayed, else the second; counts one step."""
-        if self.passed is None or not self.passed.running:
+        if self.passed is None:
+            return after
+        self.passed.begin()
+        if not self.passed.running:
             return after
         out = before
         if torch.compiler.is_compiling():

@@ -1,8 +1,34 @@
 """Named quantizers: presets that are read top to bottom in one screen."""
 
-from quant_core.quant.activation import Int8ActPerTensorFloat, Uint8ActPerTensorFloat
-from quant_core.quant.bias import Int8Bias, Int16Bias, Int32Bias
+from quant_core.quant.activation import (
+    Int8ActPerTensorFloat,
+    Int8ActPerTensorFloatMinMaxInit,
+    Uint8ActPerTensorFloat,
+    Uint8ActPerTensorFloatMaxInit,
+)
+from quant_core.quant.batch_quant import (
+    Int8ActPerTensorFloatBatchQuant1d,
+    Int8ActPerTensorFloatBatchQuant2d,
+    Uint8ActPerTensorFloatBatchQuant1d,
+    Uint8ActPerTensorFloatBatchQuant2d,
+)
+from quant_core.quant.bias import (
+    Int8Bias,
+    Int8BiasPerTensorFloatInternalScaling,
+    Int16Bias,
+    Int24Bias,
+    Int32Bias,
+    IntBias,
+)
 from quant_core.quant.binary import SignedBinaryActPerTensorConst, SignedBinaryWeightPerTensorConst
+from quant_core.quant.fixed_point import (
+    Int8ActPerTensorFixedPoint,
+    Int8BiasPerTensorFixedPointInternalScaling,
+    Int8WeightPerChannelFixedPoint,
+    Int8WeightPerTensorFixedPoint,
+    Uint8ActPerTensorFixedPoint,
+    Uint8ActPerTensorFixedPointMaxInit,
+)
 from quant_core.quant.none import NoneActQuant, NoneBiasQuant, NoneClampQuant, NoneTruncQuant, NoneWeightQuant
 from quant_core.quant.shifted import (
     ShiftedUint8ActPerTensorFloat,
@@ -24,12 +50,22 @@ from quant_core.quant.weight import Int8WeightPerChannelFloat, Int8WeightPerTens
 
 __all__ = [
     "ClampTo16bit",
+    "Int8ActPerTensorFixedPoint",
     "Int8ActPerTensorFloat",
+    "Int8ActPerTensorFloatBatchQuant1d",
+    "Int8ActPerTensorFloatBatchQuant2d",
+    "Int8ActPerTensorFloatMinMaxInit",
     "Int8Bias",
+    "Int8BiasPerTensorFixedPointInternalScaling",
+    "Int8BiasPerTensorFloatInternalScaling",
+    "Int8WeightPerChannelFixedPoint",
     "Int8WeightPerChannelFloat",
+    "Int8WeightPerTensorFixedPoint",
     "Int8WeightPerTensorFloat",
     "Int16Bias",
+    "Int24Bias",
     "Int32Bias",
+    "IntBias",
     "LearnedMsbClamp",
     "NoneActQuant",
     "NoneBiasQuant",
@@ -49,5 +85,10 @@ __all__ = [
     "SignedTernaryActPerTensorConst",
     "SignedTernaryWeightPerTensorConst",
     "TruncTo8bit",
+    "Uint8ActPerTensorFixedPoint",
+    "Uint8ActPerTensorFixedPointMaxInit",
     "Uint8ActPerTensorFloat",
+    "Uint8ActPerTensorFloatBatchQuant1d",
+    "Uint8ActPerTensorFloatBatchQuant2d",
+    "Uint8ActPerTensorFloatMaxInit",
 ]

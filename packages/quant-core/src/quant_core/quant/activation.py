@@ -10,11 +10,13 @@ from quant_core.components import (
     Granularity,
     IntQuant,
     ParameterFromRuntimeStatsScaling,
+    ParameterScaling,
     ZeroZeroPoint,
     granularity_of,
 )
 from quant_core.inject import Injector, this, value
 from quant_core.proxies import ActQuantProxyFromInjector
+from quant_core.shorthand.computed import largest_magnitude
 
 
 class Int8ActPerTensorFloat(Injector):
@@ -61,3 +63,44 @@ class Uint8ActPerTensorFloat(Int8ActPerTensorFloat):
     """As :class:`Int8ActPerTensorFloat`, unsigned: for what follows a ReLU."""
 
     signed = False
+
+
+class Int8ActPerTensorFloatMinMaxInit(Int8ActPerTensorFloat):
+    """Signed integers with a learned float scale that starts from ``max(|min_val|, |max_val|) / 128``; nothing is collected.
+
+    Options: ``min_val`` and ``max_val``, which must be given; ``bit_width``, ``signed``, ``narrow_range``, ``rounding_mode``,
+    ``scaling_min_val``, ``scaling_per_output_channel`` (together with ``per_channel_broadcastable_shape``),
+    ``quant_delay_steps``, and any component by its name.
+
+    >>> import quant_nn as qnn
+    >>> act = qnn.QuantIdentity(act_quant=Int8ActPerTensorFloatMinMaxInit, min_val=-1.28, max_val=1.0)
+    >>> act.act_quant.scale()
+    tensor(0.0100, grad_fn=<DivBackward0>)
+    """
+
+    scaling_impl = ParameterScaling
+
+    @value
+    def scaling_init(min_val: float, max_val: float) -> float:
+        """The limit of the larger magnitude."""
+        return float(largest_magnitude.function(max_val=max_val, min_val=min_val))
+
+
+class Uint8ActPerTensorFloatMaxInit(Int8ActPerTensorFloat):
+    """Unsigned integers with a learned float scale that starts from ``max_val / 255``; nothing is collected.
+
+    Options as :class:`Int8ActPerTensorFloatMinMaxInit`, without ``min_val``.
+
+    >>> import quant_nn as qnn
+    >>> act = qnn.QuantReLU(act_quant=Uint8ActPerTensorFloatMaxInit, max_val=2.55)
+    >>> act.act_quant.scale()
+    tensor(0.0100, grad_fn=<DivBackward0>)
+    """
+
+    scaling_impl = ParameterScaling
+    signed = False
+
+    @value
+    def scaling_init(max_val: float) -> float:
+        """The largest value."""
+        return float(largest_magnitude.function(max_val=max_val))

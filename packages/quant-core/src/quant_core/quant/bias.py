@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from quant_core.components import ConstBitWidth, PrescaledIntQuant
+from typing import Any
+
+from quant_core.components import (
+    AbsMax,
+    ConstBitWidth,
+    IntQuant,
+    PrescaledIntQuant,
+    StatsFromParameterScaling,
+    ZeroZeroPoint,
+)
 from quant_core.inject import Injector
 from quant_core.proxies import BiasQuantProxyFromInjector
 
 
-class Int8Bias(Injector):
+class IntBias(Injector):
     """Signed integers at the scale of the accumulator, ``input scale · weight scale``; the input must be quantized.
+
+    It has no ``bit_width`` of its own: the layer, or a subclass, gives one.
 
     Options (``bias_`` in front when given to a layer): ``bit_width``, ``narrow_range``, ``rounding_mode``,
     ``quant_delay_steps``, and any component by its name.
 
-    >>> Int8Bias.bit_width
-    8
+    >>> import quant_nn as qnn
+    >>> qnn.QuantLinear(2, 1, bias_quant=IntBias, bias_bit_width=12)
+    QuantLinear(in_features=2, out_features=1, bias=True, weight: int8 per tensor, bias: int12)
     """
 
     proxy_class = BiasQuantProxyFromInjector
     tensor_quant = PrescaledIntQuant
     bit_width_impl = ConstBitWidth
-    bit_width = 8
     signed = True
     narrow_range = False
     rounding_mode = "ROUND"
@@ -28,13 +39,59 @@ class Int8Bias(Injector):
     quant_delay_steps = 0
 
 
-class Int16Bias(Int8Bias):
-    """As :class:`Int8Bias`, with 16 bits."""
+class Int8Bias(IntBias):
+    """As :class:`IntBias`, with 8 bits.
+
+    >>> Int8Bias.bit_width
+    8
+    """
+
+    bit_width = 8
+
+
+class Int16Bias(IntBias):
+    """As :class:`IntBias`, with 16 bits."""
 
     bit_width = 16
 
 
-class Int32Bias(Int8Bias):
-    """As :class:`Int8Bias`, with 32 bits."""
+class Int24Bias(IntBias):
+    """As :class:`IntBias`, with 24 bits."""
+
+    bit_width = 24
+
+
+class Int32Bias(IntBias):
+    """As :class:`IntBias`, with 32 bits."""
 
     bit_width = 32
+
+
+class Int8BiasPerTensorFloatInternalScaling(Injector):
+    """Signed integers with a scale of their own, ``max|b| / 128``, computed from the bias at each step.
+
+    The input of the layer may be a float tensor. Where it is quantized, the result of the layer is not on the grid of the
+    accumulator, because the bias is not.
+
+    Options as :class:`IntBias`, and ``scaling_min_val``.
+
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(2, 1, bias_quant=Int8BiasPerTensorFloatInternalScaling)
+    >>> _ = layer.bias.data.fill_(1.28)
+    >>> layer.bias_quant(layer.bias, None).scale
+    tensor(0.0100, grad_fn=<DivBackward0>)
+    """
+
+    proxy_class = BiasQuantProxyFromInjector
+    tensor_quant: Any = IntQuant
+    scaling_impl: Any = StatsFromParameterScaling
+    scaling_stats_impl: Any = AbsMax
+    bit_width_impl: Any = ConstBitWidth
+    zero_point_impl: Any = ZeroZeroPoint
+    bit_width = 8
+    signed = True
+    narrow_range = False
+    rounding_mode = "ROUND"
+    clamp_gradient = "pass"
+    scaling_min_val = 1e-10
+    quant_delay_steps = 0

@@ -11,6 +11,7 @@ from quant_core.components import (
     Granularity,
     IntQuant,
     PerChannel,
+    PerGroup,
     PerTensor,
     StatsFromParameterScaling,
     ZeroZeroPoint,
@@ -24,11 +25,12 @@ class Int8WeightPerTensorFloat(Injector):
     """Signed, narrow-range integers with one float scale ``max|w| / 127``, computed from the weight at each step.
 
     Options (``weight_`` in front when given to a layer): ``bit_width``, ``signed``, ``narrow_range``, ``rounding_mode``,
-    ``scaling_per_output_channel``, ``scaling_min_val``, ``quant_delay_steps``, and any component by its name.
+    ``scaling_per_output_channel``, ``group_size`` (a scale for each run of so many input channels), ``scaling_min_val``,
+    ``quant_delay_steps``, and any component by its name.
 
-    >>> import torch, quant_core.quant as q
-    >>> q.Int8WeightPerTensorFloat.bit_width
-    8
+    >>> import quant_nn as qnn
+    >>> [qnn.QuantLinear(8, 2, weight_group_size=size).weight_quant.scale().unique().numel() for size in (None, 4)]
+    [1, 4]
     """
 
     proxy_class = WeightQuantProxyFromInjector
@@ -43,18 +45,21 @@ class Int8WeightPerTensorFloat(Injector):
     rounding_mode = "ROUND"
     scaling_min_val = 1e-10
     scaling_per_output_channel = False
+    group_size: int | None = None
     quant_delay_steps = 0
 
     @value
-    def granularity(scaling_per_output_channel: bool, module: Any) -> Granularity:
-        """Per tensor, or per output channel of the layer."""
+    def granularity(scaling_per_output_channel: bool, group_size: int | None, module: Any) -> Granularity:
+        """Per tensor, per output channel of the layer, or per group of its input channels."""
         first = module[0] if isinstance(module, tuple) else module
+        if group_size is not None:
+            return PerGroup(group_size, 1 - first.output_channel_dim)
         return PerChannel(first.output_channel_dim) if scaling_per_output_channel else PerTensor()
 
     @value
-    def clamp_gradient(bit_width_impl: BitWidth) -> ClampGradient:
-        """A clamped weight gets the gradient, so that it can come back; a bit width that learns gets it in its place."""
-        return "masked" if bit_width_impl.learns else "pass"
+    def clamp_gradient(bit_width_impl: BitWidth, scaling_impl: Any) -> ClampGradient:
+        """A clamped weight gets the gradient, so that it can come back; what learns the range gets it in its place."""
+        return "masked" if bit_width_impl.learns or getattr(scaling_impl, "learns", False) else "pass"
 
 
 class Int8WeightPerChannelFloat(Int8WeightPerTensorFloat):

@@ -14,6 +14,7 @@ from quant_core.components.scaling.affine import AffineRescaling
 from quant_core.components.scaling.base import Scaling
 from quant_core.components.stats import Statistic
 from quant_core.components.step_counter import StepCounter
+from quant_core.errors import ConfigurationError
 
 
 class ParameterFromRuntimeStatsScaling(Scaling):
@@ -45,6 +46,7 @@ class ParameterFromRuntimeStatsScaling(Scaling):
     """
 
     average: Tensor
+    learns = True
 
     def __init__(
         self,
@@ -77,8 +79,7 @@ class ParameterFromRuntimeStatsScaling(Scaling):
         if not self.reads_input:
             return self._learned()
         check_fits(x, self.value)
-        # The scale may have fewer axes than the statistic, as long as it is broadcast to the same elements.
-        statistic = self.at_least(self.scaling_stats_impl(x)).reshape(self.value.shape)
+        statistic = self.at_least(_in_shape(self.scaling_stats_impl(x), self.value, self.scaling_stats_impl))
         return collect(
             statistic,
             self.average,
@@ -162,9 +163,7 @@ class RuntimeStatsScaling(Scaling):
         if not self.training:
             return self._threshold(self.average)
         check_fits(x, self.average)
-        found: Tensor = self.scaling_stats_impl(x)
-        # The scale may have fewer axes than the statistic, as long as it is broadcast to the same elements.
-        statistic = found.reshape(self.average.shape)
+        statistic = _in_shape(self.scaling_stats_impl(x), self.average, self.scaling_stats_impl)
         momentum = self.scaling_stats_momentum
         collect(statistic, self.average, self.collected, momentum, lambda: statistic, where=self._where)
         return self._threshold(statistic)
@@ -173,3 +172,14 @@ class RuntimeStatsScaling(Scaling):
         if not self.affine_rescaling.learns:
             return self.of_statistic(statistic)
         return self.of_parameter(self.affine_rescaling(self.parameter_for(statistic)))
+
+
+def _in_shape(statistic: Tensor, scale: Tensor, impl: nn.Module) -> Tensor:
+    """In the shape of the scale, which may have fewer axes, as long as it is broadcast to the same elements."""
+    if statistic.numel() != scale.numel():
+        raise ConfigurationError(
+            f"{type(impl).__name__} does not give a statistic for a scale of shape {tuple(scale.shape)}",
+            why=f"it gives {statistic.numel()} for a scale of {scale.numel()} elements",
+            fix="Choose a scaling_stats_impl with a granularity, such as AbsMax, or a scaling_shape that fits.",
+        )
+    return statistic.reshape(scale.shape)
