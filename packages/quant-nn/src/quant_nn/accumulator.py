@@ -32,6 +32,8 @@ class TruncQuantAccumulator(QuantLayer):
     >>> x = qnn.QuantIdentity(bit_width=4, return_quant_tensor=True)(torch.ones(1, 4))
     >>> layer(x).bit_width, TruncQuantAccumulator(bit_width=6)(layer(x)).bit_width
     (tensor(10.), tensor(6.))
+    >>> TruncQuantAccumulator(bit_width=6)
+    TruncQuantAccumulator(trunc: 6 bits)
     """
 
     def __init__(self, trunc_quant: Quantizer = RoundTo8bit, return_quant_tensor: bool = True, **options: Any) -> None:

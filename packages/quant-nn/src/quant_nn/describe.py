@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from quant_core.errors import QuantError
-from quant_core.proxies import QuantProxy
+from quant_core.proxies import AccumulatorQuantProxy, QuantProxy
 
 
 def describe(proxy: QuantProxy) -> str:
@@ -26,6 +26,8 @@ def describe(proxy: QuantProxy) -> str:
 
 def _integers(proxy: QuantProxy) -> str:
     bits = _bits(proxy)
+    if isinstance(proxy, AccumulatorQuantProxy):
+        return f"{bits} bits"  # signed if what comes in is
     if bits == "1":
         return "binary"
     return f"{'' if proxy.signed else 'u'}int{bits}"

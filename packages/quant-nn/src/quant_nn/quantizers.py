@@ -69,7 +69,7 @@ def _check_kind(layer: nn.Module, name: str, wanted: str, kind: str, quantizer: 
         raise ConfigurationError(
             f"{name} is a quantizer of the {kind}",
             where=type(layer).__name__,
-            why=f"{quantizer} quantizes a {kind}, and this one quantizes the {wanted}"
+            why=f"{quantizer} quantizes {'an' if kind[0] in 'aeiou' else 'a'} {kind}, and this one quantizes the {wanted}"
             if kind != "activation"
             else f"{quantizer} quantizes activations, and this one quantizes the {wanted}",
             fix=f"Pass one {like}, from quant_core.quant.",
