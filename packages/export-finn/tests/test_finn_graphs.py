@@ -9,6 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from qonnx.transformation.batchnorm_to_affine import BatchNormToAffine
+from qonnx.transformation.extract_conv_bias import ExtractBiasFromConv
+from qonnx.transformation.infer_data_layouts import InferDataLayouts
+from qonnx.transformation.infer_datatypes import InferDataTypes
+from qonnx.transformation.lower_convs_to_matmul import LowerConvsToMatMul
 from torch import Tensor, nn
 
 import quant_nn as qnn
@@ -129,7 +134,7 @@ def files(request: Any, write: Callable[..., Any]) -> Any:
     net = request.param()
     for _ in range(TRAINED_STEPS):
         net(torch.randn(4, 2, 6, 6))
-    x = torch.randn(2, 2, 6, 6)
+    x = torch.randn(1, 2, 6, 6)
     return {target: write(target, net, x) for target in ("qonnx", "finn")} | {"x": x}
 
 
@@ -159,6 +164,22 @@ def test_what_is_multiplied_are_integers(files: Any) -> None:
         # qonnx infers 32 bits for what it knows to be a sum of products, and keeps the annotation of a transposed convolution.
         assert total.name == ("INT32" if node.op_type != "ConvTranspose" else file.annotations()[node.output[0]])
         assert total.name.startswith("INT")
+
+
+@pytest.mark.filterwarnings("ignore:Assuming 4D input is NCHW")
+def test_what_is_done_in_front_of_finn_keeps_the_values(files: Any) -> None:
+    """Batch norm as a product and a sum, convolutions as matrix products, layouts and datatypes."""
+    for target in ("qonnx", "finn"):
+        file = files[target]
+        wrapped = file.clean()
+        for step in (BatchNormToAffine(), ExtractBiasFromConv(), InferDataLayouts(), InferDataTypes()):
+            wrapped = wrapped.transform(step)
+        if target == "finn":
+            wrapped = wrapped.transform(LowerConvsToMatMul()).transform(InferDataTypes())
+            assert "Conv" not in {node.op_type for node in wrapped.graph.node}
+        np.testing.assert_allclose(
+            file.outputs(files["x"], model=wrapped)[0], file.outputs(files["x"])[0], rtol=1e-5, atol=1e-6
+        )
 
 
 def test_annotations_hold_for_every_value_that_is_computed(files: Any) -> None:

@@ -39,7 +39,7 @@ def grids() -> Iterator[dict[str, Any]]:
         if mode != "ROUND":
             continue
         yield channels
-        if narrow:
+        if narrow or bits not in (2, 5, 8):
             continue
         yield whole | {"zero_point_impl": ConstZeroPoint, "zero_point_init": high}
         yield channels | {

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from qonnx.core.onnx_exec import execute_onnx
 from torch import Tensor, nn
 
 import quant_nn as qnn
@@ -29,6 +30,8 @@ BINARY: dict[str, Any] = {"weight_tensor_quant": BinaryQuant, "weight_narrow_ran
 def grids() -> Iterator[dict[str, Any]]:
     """The options of a weight quantizer for each grid."""
     for bits, signed, narrow, channels in itertools.product(range(2, 9), *[(True, False)] * 3):
+        if channels and bits % 2 == 0 and not (signed and narrow):
+            continue
         low, high = (int(bound) for bound in integer_range(bits, signed=signed, narrow_range=narrow))
         integers = {
             "weight_bit_width": bits,
@@ -65,11 +68,11 @@ def linears(write: Callable[..., Any]) -> Any:
 
 
 def test_weights_are_the_values_of_the_model_before_and_after_their_node(linears: Any) -> None:
-    values = linears.artifact.trace([torch.randn(2, 5)]).values
+    values = execute_onnx(linears.wrapped(), {"x": np.zeros((2, 5), np.float32)}, return_full_exec_context=True)
     for index, linear in enumerate(linears.model.linear):
-        weight = linear.quant_weight().value.detach().numpy()
+        weight = linear.quant_weight().value.detach().numpy().T
         np.testing.assert_array_equal(linears.initializers[f"linear.{index}.weight"], weight)
-        np.testing.assert_array_equal(values[f"linear_{index}_weight_dequantized"].numpy(), weight)
+        np.testing.assert_array_equal(values[f"linear.{index}.weight_quant"], weight)
 
 
 def test_linear_layers_compute_what_the_model_computes(linears: Any) -> None:

@@ -2,6 +2,7 @@
 
 - An activation quantizer becomes one such node.
 - A weight or a bias is stored as the values that it is rounded to, behind a node that tells their grid and rounds nothing more.
+- A linear layer is ``MatMul`` and ``Add``, with the weight turned as it is multiplied.
 - Every shape is fixed, and each node and initializer is named after the module that it comes from.
 """
 
@@ -12,8 +13,10 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from export_finn.artifact import QonnxArtifact
+from export_finn.flattening import restore_flatten
 from export_finn.operands import ROUNDING_MODES, dequantized, input_grid, scale_and_zero_point
 from export_finn.ops import BIPOLAR, QUANT, TRUNC, translations
+from export_finn.products import Product, product
 from export_finn.weights import split_weights
 from quant_core.export import Program, ProgramBuilder, Quantizer, constant_inputs, is_quantizer
 from quant_core.export.onnx import check_opset, check_precision, to_onnx
@@ -39,7 +42,7 @@ def lower(program: Program, opset_version: int = 18) -> QonnxArtifact:
         translations=translations(),
         opset=opset_version,
         producer="export-finn",
-        steps=(split_weights,),
+        steps=(split_weights, restore_flatten),
     )
     return QonnxArtifact("qonnx", program.signature, content, values)
 
@@ -52,29 +55,68 @@ class _Rewriting:
         self.builder = ProgramBuilder(program.exported)
         self.names = constant_inputs(program.exported)
         self.quantizers = {quantizer.name: quantizer for quantizer in program.quantizers}
+        self.weights = frozenset(name for name, quantizer in self.quantizers.items() if quantizer.integers is not None)
 
     def exported(self) -> ExportedProgram:
-        builder = self.builder
         for node in self.program.graph.nodes:
-            if node.name in self.names:
-                # What only quantizers read is written by them in another shape, under the same name.
-                if not all(is_quantizer(user) for user in node.users):
-                    builder.new[node] = builder.constant(self.names[node.name], self.program.constants[node.name])
-            elif is_quantizer(node):
-                self._quantizer(node, self.quantizers[node.name])
-            elif node.op not in ("placeholder", "output"):
-                builder.copy(node)
-        return builder.finish()
+            if node.op == "call_function" and node.name not in self.weights:
+                self._rewrite(node)
+        for node in self.program.graph.output_node().all_input_nodes:
+            self._value(node)
+        return self.builder.finish()
 
-    def _quantizer(self, node: fx.Node, quantizer: Quantizer) -> None:
-        if quantizer.integers is not None:
-            base = self.names[_operand(node).name]
-            x, mode = self.builder.constant(base, dequantized(quantizer)), "ROUND"
+    def _rewrite(self, node: fx.Node) -> None:
+        found = product(node, self.weights)
+        if is_quantizer(node):
+            self._activation(node, self.quantizers[node.name])
+        elif found is not None and node.target is torch.ops.aten.linear.default:
+            self._linear(found)
         else:
-            base, x, mode = "", self.builder.new[_operand(node)], quantizer.rounding_mode
+            for used in node.all_input_nodes:
+                self._value(used)
+            self.builder.copy(node)
+
+    def _value(self, node: fx.Node) -> fx.Node:
+        """The new node in the place of an old one; what is constant is made when it is first asked for."""
+        if node not in self.builder.new:
+            if node.name in self.weights:
+                self.builder.new[node] = self._weight(node, node.name)
+            else:
+                self.builder.new[node] = self.builder.constant(self.names[node.name], self.program.constants[node.name])
+        new: fx.Node = self.builder.new[node]
+        return new
+
+    def _linear(self, found: Product) -> None:
+        """A product with the weight as it is multiplied, because readers do not take ``Gemm`` in all its versions."""
+        node, aten = found.node, torch.ops.aten
+        weight = self._weight(found.weight, f"{found.weight.name}_turned", turned=True)
+        name = node.name if found.bias is None else f"{node.name}_product"
+        value = self.builder.call(aten.matmul.default, (self._value(found.x), weight), like=node, name=name)
+        if found.bias is not None:
+            bias = self._value(found.bias)
+            value = self.builder.call(aten.add.Tensor, (value, bias), like=node, name=node.name)
+        self.builder.new[node] = value
+
+    def _weight(self, node: fx.Node, name: str, *, turned: bool = False) -> fx.Node:
+        """The node of a quantized parameter, which is stored as the values that it was rounded to."""
+        quantizer, base = self.quantizers[node.name], self.names[_operand(node).name]
+        x, scale, zero_point = dequantized(quantizer), *scale_and_zero_point(quantizer)
+        if turned:
+            x, scale, zero_point = (tensor.t().contiguous() for tensor in (x, scale, zero_point))
+        stored = self.builder.constant(base, x)
+        scale_node = self.builder.constant(f"{base}_scale", scale)
+        if quantizer.op == "quant::binary":
+            return self.builder.call(BIPOLAR, (stored, scale_node), {"name": name}, like=node, name=name)
+        zero_node = self.builder.constant(f"{base}_zero_point", zero_point)
+        bits_node = self.builder.constant(f"{base}_bit_width", _number(quantizer.bit_width))
+        options = {"signed": quantizer.signed, "narrow": quantizer.narrow_range, "rounding_mode": "ROUND", "name": name}
+        return self.builder.call(QUANT, (stored, scale_node, zero_node, bits_node), options, like=node, name=name)
+
+    def _activation(self, node: fx.Node, quantizer: Quantizer) -> None:
+        x = self._value(_operand(node))
 
         def parameter(name: str, value: Tensor) -> fx.Node:
-            return self.builder.constant(f"{base}_{name}" if base else quantizer.where.part(name), value)
+            return self.builder.constant(quantizer.where.part(name), value)
 
         scale, zero_point = scale_and_zero_point(quantizer)
         scale_node = parameter("scale", scale)
@@ -87,7 +129,7 @@ class _Rewriting:
         options = {
             "signed": quantizer.signed,
             "narrow": quantizer.narrow_range or ternary,
-            "rounding_mode": ROUNDING_MODES[mode],
+            "rounding_mode": ROUNDING_MODES[quantizer.rounding_mode],
             "name": node.name,
         }
         if quantizer.op == "quant::trunc":

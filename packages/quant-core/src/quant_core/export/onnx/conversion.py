@@ -83,8 +83,14 @@ def to_onnx(
     model.producer_name = producer
     model.producer_version = None
     names = tidy(model, program.signature)
+    _standard_first(model.graph.opset_imports)
     content: bytes = converted.model_proto.SerializeToString(deterministic=True)
     return content, names
+
+
+def _standard_first(imports: dict[str, int]) -> None:
+    """The standard operators come first, because some readers take the first version for theirs without reading its domain."""
+    imports.update({"": imports.pop("")} | {domain: imports.pop(domain) for domain in sorted(imports) if domain})
 
 
 @contextlib.contextmanager
