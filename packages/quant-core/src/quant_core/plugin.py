@@ -38,6 +38,13 @@ def quant_quantizers() -> Iterable[Quantizer]:
     yield _quantizer("NoneWeightQuant", "weights as they are")
     yield _quantizer("NoneActQuant", "activations as they are")
     yield _quantizer("NoneBiasQuant", "biases as they are")
+    yield _quantizer(
+        "Int4WeightPerTensorFloatDecoupled", "weights of 4 bits, divided by one scale, times a learned one"
+    )
+    yield _quantizer("Int8WeightPerChannelFloatDecoupled", "the same with 8 bits, scales per output channel")
+    yield _quantizer("Int8WeightNormL2PerChannelFixedPoint", "normalized weights, a learned length per output channel")
+    yield _quantizer("Int8AccumulatorAwareWeightQuant", "weights whose accumulator cannot overflow (A2Q)")
+    yield _quantizer("Int8AccumulatorAwareZeroCenterWeightQuant", "the same for weights without their mean (A2Q+)")
     yield _quantizer("TruncTo8bit", "the 8 most significant bits of an accumulator, rounded down")
     yield _quantizer("RoundTo8bit", "the same, rounded to the nearest")
     yield _quantizer("ShiftRoundSaturateTo8bit", "those 8 bits of an accumulator in which the values lie")

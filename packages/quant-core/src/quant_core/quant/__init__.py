@@ -1,5 +1,10 @@
 """Named quantizers: presets that are read top to bottom in one screen."""
 
+from quant_core.quant.accumulator_aware import (
+    Int8AccumulatorAwareWeightQuant,
+    Int8AccumulatorAwareZeroCenterWeightQuant,
+    Int8WeightNormL2PerChannelFixedPoint,
+)
 from quant_core.quant.activation import (
     Int8ActPerTensorFloat,
     Int8ActPerTensorFloatMinMaxInit,
@@ -21,6 +26,7 @@ from quant_core.quant.bias import (
     IntBias,
 )
 from quant_core.quant.binary import SignedBinaryActPerTensorConst, SignedBinaryWeightPerTensorConst
+from quant_core.quant.decoupled import Int4WeightPerTensorFloatDecoupled, Int8WeightPerChannelFloatDecoupled
 from quant_core.quant.fixed_point import (
     Int8ActPerTensorFixedPoint,
     Int8BiasPerTensorFixedPointInternalScaling,
@@ -50,6 +56,9 @@ from quant_core.quant.weight import Int8WeightPerChannelFloat, Int8WeightPerTens
 
 __all__ = [
     "ClampTo16bit",
+    "Int4WeightPerTensorFloatDecoupled",
+    "Int8AccumulatorAwareWeightQuant",
+    "Int8AccumulatorAwareZeroCenterWeightQuant",
     "Int8ActPerTensorFixedPoint",
     "Int8ActPerTensorFloat",
     "Int8ActPerTensorFloatBatchQuant1d",
@@ -58,8 +67,10 @@ __all__ = [
     "Int8Bias",
     "Int8BiasPerTensorFixedPointInternalScaling",
     "Int8BiasPerTensorFloatInternalScaling",
+    "Int8WeightNormL2PerChannelFixedPoint",
     "Int8WeightPerChannelFixedPoint",
     "Int8WeightPerChannelFloat",
+    "Int8WeightPerChannelFloatDecoupled",
     "Int8WeightPerTensorFixedPoint",
     "Int8WeightPerTensorFloat",
     "Int16Bias",
