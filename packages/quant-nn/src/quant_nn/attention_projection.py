@@ -71,18 +71,20 @@ class QuantInProjection(QuantWeightLayer):
         Returns:
             One plain ``(*, O / number of inputs)`` for each.
         """
-        weight = self.quant_weight()
+        runs = [(x if self.input_quant is None else self.input_quant(x), count) for x, count in _runs(inputs)]
+        first = runs[0][0]
+        weight = self.quant_weight(first)
         bias: Tensor | QuantTensor | None = self.bias
         if bias is not None and not self._bias_is_on_grid():  # it has one scale of its own for all elements
-            bias = self._quantized_bias(self.bias, None, inputs[0], weight)
-        runs = _runs(inputs)
+            bias = self._quantized_bias(self.bias, None, first, weight)
+        if len(runs) == 1:  # self-attention: one product, on the whole weight
+            return self._project(first, weight, bias, len(inputs))
         sizes = [count * (weight.shape[0] // len(inputs)) for _, count in runs]
-        alone = len(runs) == 1  # self-attention: one product, on the whole weight
-        weights = (weight,) if alone else weight.split(sizes)
-        biases: Any = (bias,) if alone or bias is None else bias.split(sizes)
+        weights = weight.split(sizes)
+        biases: Any = () if bias is None else bias.split(sizes)
         projected: list[Tensor] = []
         for (x, count), rows, elements in zip_longest(runs, weights, biases):
-            projected += self._project(x if self.input_quant is None else self.input_quant(x), rows, elements, count)
+            projected += self._project(x, rows, elements, count)
         return tuple(projected)
 
     def _project(
