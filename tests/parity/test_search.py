@@ -5,7 +5,7 @@ from typing import Any
 import brevitas.nn as bnn
 import brevitas.quant as bq
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -28,13 +28,18 @@ def assert_close(found: Tensor, wanted: Tensor, *, relative: float) -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     seeds,
-    st.sampled_from(["Int8ActPerTensorFloatMSE", "Uint8ActPerTensorFloatMSE", "ShiftedUint8ActPerTensorFloatMSE"]),
+    st.sampled_from(["Int8Act", "Uint8Act", "ShiftedUint8Act"]),
+    st.sampled_from(["Float", "FixedPoint"]),
     st.integers(2, 8),
     st.integers(1, 3),
     st.sampled_from([0.0, 0.4]),
 )
-def test_activations_while_collecting_and_afterwards(seed: int, name: str, bits: int, steps: int, shift: float) -> None:
-    steps = 1 if name.startswith("Shifted") else steps  # see docs/differences.md for the steps after the first
+def test_activations_while_collecting_and_afterwards(
+    seed: int, kind: str, scale: str, bits: int, steps: int, shift: float
+) -> None:
+    assume(not (kind == "ShiftedUint8Act" and scale == "FixedPoint"))  # see docs/differences.md
+    name = f"{kind}PerTensor{scale}MSE"
+    steps = 1 if kind == "ShiftedUint8Act" else steps  # see docs/differences.md for the steps after the first
     layers: list[Any] = [
         library.QuantIdentity(
             getattr(presets, name), bit_width=bits, collect_stats_steps=steps, return_quant_tensor=True
@@ -59,13 +64,16 @@ def test_activations_while_collecting_and_afterwards(seed: int, name: str, bits:
 @settings(max_examples=40, deadline=None)
 @given(
     seeds,
-    st.sampled_from(["Int8WeightPerTensorFloatMSE", "Int8WeightPerChannelFloatMSE"]),
-    st.sampled_from(["", "Shifted"]),
+    st.sampled_from(["Int8Weight", "ShiftedUint8Weight"]),
+    st.sampled_from(["PerTensor", "PerChannel"]),
+    st.sampled_from(["Float", "FixedPoint"]),
     st.integers(2, 8),
 )
-def test_weights(seed: int, name: str, shifted: str, bits: int) -> None:
+def test_weights(seed: int, kind: str, grain: str, scale: str, bits: int) -> None:
     """Where the search starts learning, and the gradients of what is learned."""
-    name = name.replace("Int8", "ShiftedUint8") if shifted else name
+    shifted = kind == "ShiftedUint8Weight"
+    assume(not (shifted and scale == "FixedPoint"))  # there is none
+    name = f"{kind}{grain}{scale}MSE"
     results = []
     for library, presets in ((qnn, q), (bnn, bq)):
         layer = library.QuantLinear(40, 3, bias=False, weight_quant=getattr(presets, name), weight_bit_width=bits)
@@ -82,5 +90,8 @@ def test_weights(seed: int, name: str, shifted: str, bits: int) -> None:
     assert torch.equal(ours.scale.flatten(), theirs.scale.flatten())
     assert torch.equal(ours.zero_point.flatten(), theirs.zero_point.flatten())
     assert torch.equal(ours.value, theirs.value)
-    for found, wanted in zip(our_grads, their_grads, strict=True):
-        assert_close(found.flatten(), wanted.flatten(), relative=2e-3)
+    assert_close(our_grads[0], their_grads[0], relative=1e-3)
+    # What is rounded of each element is kept in float16: half a unit in the last of 11 bits, of at most 1.
+    limit = float(tensor(seed + 1, 3, 40).abs().sum()) * 2**-12 * max(2 / 2**bits, float(ours.scale.max()))
+    for found, wanted in zip(our_grads[1:], their_grads[1:], strict=True):
+        assert float((found.flatten() - wanted.flatten()).abs().max()) <= limit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quant_core.components import MSE
+from quant_core.components import MSE, PowerOfTwoRestriction
 from quant_core.components.scaling import ParameterFromStatsFromParameterScaling
 from quant_core.quant.activation import Int8ActPerTensorFloat
 from quant_core.quant.weight import Int8WeightPerTensorFloat
@@ -38,6 +38,18 @@ class Int8WeightPerChannelFloatMSE(Int8WeightPerTensorFloatMSE):
     scaling_per_output_channel = True
 
 
+class Int8WeightPerTensorFixedPointMSE(Int8WeightPerTensorFloatMSE):
+    """As :class:`Int8WeightPerTensorFloatMSE`, with a scale that is a power of two, as are those that are tried."""
+
+    restrict_scaling_impl = PowerOfTwoRestriction
+
+
+class Int8WeightPerChannelFixedPointMSE(Int8WeightPerTensorFixedPointMSE):
+    """As :class:`Int8WeightPerTensorFixedPointMSE`, with a scale for each output channel."""
+
+    scaling_per_output_channel = True
+
+
 class Int8ActPerTensorFloatMSE(Int8ActPerTensorFloat):
     """As :class:`~quant_core.quant.Int8ActPerTensorFloat`, with a scale that starts from the smallest squared error.
 
@@ -52,9 +64,22 @@ class Int8ActPerTensorFloatMSE(Int8ActPerTensorFloat):
     """
 
     scaling_stats_impl = MSE
+    mse_restricted = False
 
 
 class Uint8ActPerTensorFloatMSE(Int8ActPerTensorFloatMSE):
     """As :class:`Int8ActPerTensorFloatMSE`, unsigned: for what follows a ReLU."""
+
+    signed = False
+
+
+class Int8ActPerTensorFixedPointMSE(Int8ActPerTensorFloatMSE):
+    """As :class:`Int8ActPerTensorFloatMSE`, with a scale that is a power of two once the statistics are collected."""
+
+    restrict_scaling_impl = PowerOfTwoRestriction
+
+
+class Uint8ActPerTensorFixedPointMSE(Int8ActPerTensorFixedPointMSE):
+    """As :class:`Int8ActPerTensorFixedPointMSE`, unsigned: for what follows a ReLU."""
 
     signed = False

@@ -14,6 +14,7 @@ from quant_core.components import (
     ParameterFromRuntimeZeroPoint,
     ParameterFromStatsFromParameterZeroPoint,
     PercentileInterval,
+    PowerOfTwoRestriction,
     StatsFromParameterZeroPoint,
 )
 from quant_core.components.scaling import ParameterFromStatsFromParameterScaling
@@ -135,6 +136,21 @@ class ShiftedUint8ActPerTensorFloat(Int8ActPerTensorFloat):
     quantize_zero_point = True
 
 
+class ShiftedUint8ActPerTensorFixedPoint(ShiftedUint8ActPerTensorFloat):
+    """As :class:`ShiftedUint8ActPerTensorFloat`, with a scale that is a power of two once the statistics are collected.
+
+    While collecting, the threshold is divided by 256 and not restricted.
+
+    >>> import torch
+    >>> quant = ShiftedUint8ActPerTensorFixedPoint.let(collect_stats_steps=1)
+    >>> proxy = quant.proxy_class(torch.nn.Identity(), quant)
+    >>> [proxy(torch.tensor([-1.0, 4.1])).scale.item() for _ in range(2)]
+    [0.01992187462747097, 0.03125]
+    """
+
+    restrict_scaling_impl = PowerOfTwoRestriction
+
+
 class ShiftedUint8ActPerTensorFloatHQO(ShiftedUint8ActPerTensorFloat):
     """As :class:`ShiftedUint8ActPerTensorFloat`, with a zero-point that starts from half-quadratic optimization.
 
@@ -156,5 +172,12 @@ class ShiftedUint8ActPerTensorFloatMSE(ShiftedUint8ActPerTensorFloat):
 
     scaling_stats_impl = MSE
     mse_init_op = AbsMinMax
+    mse_restricted = False
     mse_zero_point_init_op = NegativeMinOrZero
     zero_point_stats_impl = MSEZeroPoint
+
+
+class ShiftedUint8ActPerTensorFixedPointMSE(ShiftedUint8ActPerTensorFloatMSE):
+    """As :class:`ShiftedUint8ActPerTensorFloatMSE`, with a scale that is a power of two once the statistics are collected."""
+
+    restrict_scaling_impl = PowerOfTwoRestriction

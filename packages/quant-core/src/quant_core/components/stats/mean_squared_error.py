@@ -17,8 +17,8 @@ class MSE(GridSearch):
     """The threshold ``t`` of ``i/n · t₀``, ``i = 1 … n``, with the smallest mean of ``(x − Q_t(x))²``.
 
     ``t₀`` is a statistic such as the largest magnitude, beyond which there is nothing to gain. Where thresholds are restricted,
-    to powers of two for example, those that are tried are restricted as well. With a zero-point, the lowest integer stands for
-    its statistic whatever the threshold. Of equal errors the smallest threshold wins.
+    to powers of two for example, the error is that of the restricted one. With a zero-point, the lowest integer stands for its
+    statistic whatever the threshold. Of equal errors the smallest threshold wins.
 
     Gradient: none; the threshold is a constant of the backward pass.
 
@@ -32,12 +32,15 @@ class MSE(GridSearch):
         quantize_zero_point: whether the zero-point is rounded and clamped.
         mse_iters: ``n``, the number of candidates.
         restrict_scaling_impl: which numbers the threshold may be.
+        mse_restricted: whether thresholds are tried as they are restricted. A scale that is collected from activations is not
+            restricted before it is learned, so that there the thresholds are tried as they are.
         int_scaling_impl: what the threshold is divided by; as for :class:`~quant_core.components.IntQuant`.
         granularity: which elements share a scale.
 
     Raises:
         ConfigurationError: when an option is out of range.
 
+    >>> import torch
     >>> from quant_core.components import ConstBitWidth
     >>> x = torch.cat([torch.linspace(-1, 1, 999), torch.tensor([4.0])])
     >>> MSE(ConstBitWidth(4), signed=True)(x)
@@ -55,6 +58,7 @@ class MSE(GridSearch):
         quantize_zero_point: bool = True,
         mse_iters: int = 20,
         restrict_scaling_impl: Restriction | None = None,
+        mse_restricted: bool = True,
         int_scaling_impl: nn.Module | None = None,
         granularity: Grouping = PerTensor(),  # noqa: B008
     ) -> None:
@@ -62,8 +66,9 @@ class MSE(GridSearch):
         self.mse_init_op = AbsMax(granularity) if mse_init_op is None else mse_init_op
         self.mse_zero_point_init_op = mse_zero_point_init_op
         self.mse_iters = check_count("mse_iters", mse_iters)
-        self.restrict_scaling_impl = FloatRestriction() if restrict_scaling_impl is None else restrict_scaling_impl
-        self.int_scaling_impl = int_scaling_for(int_scaling_impl, self.restrict_scaling_impl, signed, narrow_range)
+        self.int_scaling_impl = int_scaling_for(int_scaling_impl, restrict_scaling_impl, signed, narrow_range)
+        restricted = restrict_scaling_impl if mse_restricted else None
+        self.restrict_scaling_impl = FloatRestriction() if restricted is None else restricted
 
     def of_rows(self, rows: Tensor) -> Tensor:
         """The best threshold of each row."""
@@ -105,6 +110,7 @@ class MSEZeroPoint(GridSearch):
     Raises:
         ConfigurationError: when an option is out of range.
 
+    >>> import torch
     >>> from quant_core.components import ConstBitWidth
     >>> x = torch.cat([torch.linspace(0, 1, 999), torch.tensor([-4.0])])
     >>> MSEZeroPoint(ConstBitWidth(4), signed=False).on_grid(x, torch.tensor(1 / 15))
