@@ -13,10 +13,10 @@ from quant_core.quant import Int8ActPerTensorFloat, Int8Bias, Int8WeightPerTenso
 from quant_core.tensor import QuantTensor
 
 
-def quantized(scale: Any, *, signed: bool = True) -> QuantTensor:
-    """Two zeros on a grid of their own."""
+def quantized(scale: Any, *, signed: bool = True, shape: tuple[int, ...] = (1, 2)) -> QuantTensor:
+    """Zeros on a grid of their own."""
     grid = torch.tensor(scale), torch.tensor(0.0), torch.tensor(4.0)
-    return QuantTensor(torch.zeros(1, 2), *grid, signed=signed, symmetric=True)
+    return QuantTensor(torch.zeros(shape), *grid, signed=signed, symmetric=True)
 
 
 def on_its_own_grid(kind: type[nn.Module]) -> nn.Module:
@@ -375,6 +375,23 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         "  at HadamardClassifier(in_channels=2, out_channels=2, fixed_scale=False)\n"
         "  features are added up, and those of the input have several scales or a zero-point\n"
         "  Quantize the input per tensor and symmetrically, or set return_quant_tensor=False.",
+    ),
+    "windows of different sizes": (
+        lambda: qnn.TruncAdaptiveAvgPool2d(2)(quantized(0.5, shape=(1, 1, 5, 5))),
+        InputError,
+        "the windows have no common scale\n"
+        "  at TruncAdaptiveAvgPool2d(output_size=2)\n"
+        "  the mean of n integers has 1 / n of their scale, and an input of shape (1, 1, 5, 5) gives windows that hold "
+        "different numbers of elements\n"
+        "  Use an output size that divides the input, no ceil_mode, and padding that is counted.",
+    ),
+    "windows over several scales": (
+        lambda: qnn.TruncAvgPool2d(2)(quantized([0.5, 0.25], shape=(1, 1, 2, 2))),
+        InputError,
+        "the windows have no common scale\n"
+        "  at TruncAvgPool2d(kernel_size=2, stride=2, padding=0)\n"
+        "  the mean of n integers has 1 / n of their scale, and the scale of the input varies in space\n"
+        "  Quantize the input per tensor or per channel.",
     ),
     "a per-channel scale on a wrong axis": (
         lambda: qnn.QuantIdentity(scaling_per_output_channel=True, per_channel_broadcastable_shape=(1, 3, 1, 1))(

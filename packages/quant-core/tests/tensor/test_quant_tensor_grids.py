@@ -75,7 +75,7 @@ CHANNELS = torch.tensor([0.5, 0.25, 0.3, 2.0]).reshape(1, 4, 1, 1)
         lambda x: abs(x.replace(symmetric=False)),
         lambda x: x.sum(1, dtype=torch.float64),
         lambda x: F.avg_pool2d(x, 2, ceil_mode=True),
-        lambda x: F.avg_pool2d(x, 2, divisor_override=3),
+        lambda x: F.avg_pool2d(x, 2, divisor_override=-3),
         lambda x: F.avg_pool2d(x, 2, padding=1, count_include_pad=False),
         lambda x: F.adaptive_avg_pool2d(x, 4),
         lambda x: torch.fft.fft(x),
@@ -339,3 +339,12 @@ def test_the_bits_of_an_accumulator_count_with_zero_points(zero_points, terms):
     corners = [(a - zero_points[0]) * (b - zero_points[1]) * terms for a in (-8, 7) for b in (-8, 7)]
     assert -(2 ** (width - 1)) <= min(corners)
     assert max(corners) <= 2 ** (width - 1) - 1
+
+
+def test_the_scale_of_an_average_pool_follows_its_divisor():
+    x = QuantTensor(IMAGE * CHANNELS, CHANNELS, torch.tensor(0.0), torch.tensor(4.0), signed=True, symmetric=True)
+    for divisor in (1, 3, 4, 8):
+        out = F.avg_pool2d(x, 2, divisor_override=divisor)
+        assert out.is_valid
+        assert torch.equal(out.scale, CHANNELS / divisor)
+        assert torch.equal(out.int(), F.avg_pool2d(x, 2, divisor_override=1).int())

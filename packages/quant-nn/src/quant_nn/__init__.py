@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from quant_nn.transposed_convolution import QuantConvTranspose1d as QuantConvTranspose1d
     from quant_nn.transposed_convolution import QuantConvTranspose2d as QuantConvTranspose2d
     from quant_nn.transposed_convolution import QuantConvTranspose3d as QuantConvTranspose3d
+    from quant_nn.trunc_pooling import TruncAdaptiveAvgPool2d as TruncAdaptiveAvgPool2d
+    from quant_nn.trunc_pooling import TruncAvgPool2d as TruncAvgPool2d
     from quant_nn.upsampling import QuantUpsample as QuantUpsample
     from quant_nn.upsampling import QuantUpsamplingBilinear2d as QuantUpsamplingBilinear2d
     from quant_nn.upsampling import QuantUpsamplingNearest2d as QuantUpsamplingNearest2d
@@ -98,6 +100,8 @@ __getattr__, __dir__ = lazy_names(
         "QuantUpsamplingNearest2d": "quant_nn.upsampling",
         "QuantWeightLayer": "quant_nn.weight_layer",
         "ScaleBias": "quant_nn.scale_bias",
+        "TruncAdaptiveAvgPool2d": "quant_nn.trunc_pooling",
+        "TruncAvgPool2d": "quant_nn.trunc_pooling",
         "TruncQuantAccumulator": "quant_nn.accumulator",
     },
 )

@@ -41,6 +41,7 @@ class Sample:
         float_type: the layer of torch that it stands for, which takes ``args`` as well.
         indices: for an input of integers, how many there are; ``None`` for float inputs.
         joined: whether the inputs are handed over as one list.
+        takes_floats: whether it takes plain tensors; accumulators have to be quantized.
     """
 
     layer: str
@@ -52,6 +53,7 @@ class Sample:
     float_type: type[nn.Module] | None = None
     indices: int | None = None
     joined: bool = False
+    takes_floats: bool = True
 
     def build(self, **options: Any) -> nn.Module:
         """The layer, with further options."""
@@ -76,9 +78,9 @@ class SampleNet(nn.Module):
 
     def __init__(self, sample: Sample, *, quantized: bool) -> None:
         super().__init__()
-        takes_floats = quantized and sample.indices is None
+        entering = (quantized or not sample.takes_floats) and sample.indices is None
         self.entry = (
-            qnn.QuantIdentity(bit_width=5, collect_stats_steps=1, return_quant_tensor=True) if takes_floats else None
+            qnn.QuantIdentity(bit_width=5, collect_stats_steps=1, return_quant_tensor=True) if entering else None
         )
         self.layer = sample.build(**(sample.on_accumulator if quantized else {}))
         self.joined = sample.joined
@@ -122,6 +124,10 @@ def _activation(layer: str, plain: type[nn.Module] | None, **options: Any) -> Sa
 
 def _passing(layer: str, shape: tuple[int, ...], *args: Any, plain: type[nn.Module] | None = None) -> Sample:
     return Sample(layer=layer, family="pass", shapes=(shape,), args=args, float_type=plain)
+
+
+def _accumulating(layer: str, shape: tuple[int, ...], *args: Any, **options: Any) -> Sample:
+    return Sample(layer=layer, family="pass", shapes=(shape,), args=args, options=options, takes_floats=False)
 
 
 def _rows() -> Iterator[tuple[str, Sample]]:
@@ -178,12 +184,30 @@ def _rows() -> Iterator[tuple[str, Sample]]:
     yield "QuantReLU", _activation("QuantReLU", nn.ReLU, bit_width=4)
     yield "QuantTanh", _activation("QuantTanh", nn.Tanh)
     yield "QuantSigmoid", _activation("QuantSigmoid", nn.Sigmoid)
-    yield "QuantHardTanh", _activation("QuantHardTanh", nn.Hardtanh, min_val=-0.5, max_val=1.0)
+    yield (
+        "QuantHardTanh",
+        Sample(
+            layer="QuantHardTanh",
+            family="activation",
+            shapes=((2, 3, 5),),
+            options={"min_val": -0.5, "max_val": 1.0},
+            on_accumulator={"return_quant_tensor": True},
+            float_type=nn.Hardtanh,
+        ),
+    )
     yield "QuantDropout", _passing("QuantDropout", (2, 3, 6), 0.3, plain=nn.Dropout)
     yield "QuantMaxPool1d", _passing("QuantMaxPool1d", (2, 3, 6), 2, plain=nn.MaxPool1d)
     yield "QuantMaxPool2d", _passing("QuantMaxPool2d", (2, 3, 6, 6), 3, 2, 1, plain=nn.MaxPool2d)
     yield "QuantUpsample", _passing("QuantUpsample", (2, 3, 4, 4), None, 2, plain=nn.Upsample)
     yield "QuantUpsample, bilinear", _passing("QuantUpsample", (2, 3, 4, 4), None, 2, "bilinear", plain=nn.Upsample)
+    for name, shape, pooling in (
+        ("TruncAvgPool2d", (2, 3, 6, 6), (2,)),
+        ("TruncAvgPool2d, overlapping", (2, 3, 6, 6), (3, 2, 1)),
+        ("TruncAdaptiveAvgPool2d", (2, 3, 6, 6), (2,)),
+    ):
+        yield name, _accumulating(name.partition(",")[0], shape, *pooling, bit_width=4)
+    for name in ("TruncQuantAccumulator", "ClampQuantAccumulator"):
+        yield name, _accumulating(name, (2, 3, 5), bit_width=4)
     nearest, bilinear = "QuantUpsamplingNearest2d", "QuantUpsamplingBilinear2d"
     yield nearest, _passing(nearest, (2, 3, 4, 4), None, 2, plain=nn.UpsamplingNearest2d)
     yield bilinear, _passing(bilinear, (2, 3, 4, 4), None, 2, plain=nn.UpsamplingBilinear2d)

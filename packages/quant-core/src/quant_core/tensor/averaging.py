@@ -9,7 +9,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from quant_core.tensor.grids import bits, constant_along, is_wide, with_value
-from quant_core.tensor.keeping import reduced
+from quant_core.tensor.keeping import argument, reduced
 from quant_core.tensor.quant_tensor import QuantTensor
 
 _POOLING: Final = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
@@ -26,29 +26,33 @@ def averages(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwa
     total = reduced(x, value, args, kwargs)
     if not isinstance(total, QuantTensor) or x.value.numel() == 0:
         return value
-    return _of_sum(total, x.value.numel() // value.numel(), divided=name == "mean")
+    count = x.value.numel() // value.numel()
+    return _of_sum(total, count, count if name == "mean" else None)
 
 
 def average_pools(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """``(Σ q − n·z) · (s / n)`` over windows of ``n`` elements each, along axes where the scale is one."""
+    """``(Σ q − n·z) · (s / d)`` over windows of ``n`` elements each, along axes where the scale is one; ``d`` is mostly ``n``."""
     x = args[0]
     axes = int(name[-2])
     value = function(x.value, *args[1:], **kwargs)
     count = _adaptive_window(x, axes, args, kwargs) if name.startswith("adaptive") else _window(x, axes, args, kwargs)
     if count is None or not is_wide(x.value, value) or not constant_along(x, range(-axes, 0)):
         return value
-    return _of_sum(with_value(x, value), count, divided=True)
+    divisor = argument(args, kwargs, 6, "divisor_override", None) if axes > 1 else None
+    if divisor is not None and divisor < 1:
+        return value
+    return _of_sum(with_value(x, value), count, divisor or count)
 
 
-def _of_sum(x: QuantTensor, count: int, *, divided: bool) -> QuantTensor:
-    """``x``, whose value is a sum or mean of ``count`` elements, with its grid changed accordingly."""
+def _of_sum(x: QuantTensor, count: int, divisor: int | None) -> QuantTensor:
+    """``x``, whose value is a sum of ``count`` elements, divided by ``divisor``, with its grid changed accordingly."""
     low, high = x.range()
     return x.replace(
-        scale=x.scale / count if divided else x.scale,
+        scale=x.scale if divisor is None else x.scale / divisor,
         zero_point=x.zero_point if x.symmetric else x.zero_point * count,
         bit_width=bits(low * count, high * count, signed=x.signed),
         narrow_range=False,
-        origin=None if divided or not x.symmetric else x.origin,
+        origin=x.origin if divisor is None and x.symmetric else None,
     )
 
 
@@ -67,7 +71,7 @@ def _window(x: QuantTensor, axes: int, args: tuple[Any, ...], kwargs: dict[str, 
     given = {**dict(zip(_POOLING, args[1:], strict=False)), **kwargs}
     padding = given.get("padding", 0)
     padded = any(padding) if isinstance(padding, list | tuple) else bool(padding)
-    if given.get("ceil_mode") or given.get("divisor_override") is not None:
+    if given.get("ceil_mode"):
         return None
     if padded and not (given.get("count_include_pad", True) and x.zero_on_grid):
         return None

@@ -174,8 +174,8 @@ RULES: Final[tuple[Rule, ...]] = (
         averaging.average_pools,
         """adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d""",
         """As `mean`, where the scale does not vary in space and all windows hold the same number `n` of elements:
-        without `ceil_mode`, `divisor_override` or padding that is not counted; an adaptive size that divides the
-        input.""",
+        without `ceil_mode` or padding that is not counted; an adaptive size that divides the input. The scale is
+        divided by `divisor_override` where it is given.""",
     ),
     _rule(
         "computes",
