@@ -53,6 +53,15 @@ def quant_quantizers() -> Iterable[Quantizer]:
     yield _quantizer("NoneTruncQuant", "accumulators with all of their low bits")
     yield _quantizer("NoneClampQuant", "accumulators with all of their high bits")
     yield _quantizer(
+        "ShiftedUint8ActPerTensorFloatMSE", "unsigned activations, starting from the smallest squared error"
+    )
+    yield _quantizer("ShiftedUint8WeightPerTensorFloatMSE", "unsigned weights, learned from the smallest squared error")
+    yield _quantizer("ShiftedUint8WeightPerChannelFloatMSE", "the same with scale and zero-point per output channel")
+    yield _quantizer("Int8WeightPerTensorFloatMSE", "signed narrow weights, a scale from the smallest squared error")
+    yield _quantizer("Int8WeightPerChannelFloatMSE", "the same with a scale per output channel")
+    yield _quantizer("Int8ActPerTensorFloatMSE", "signed activations, starting from the smallest squared error")
+    yield _quantizer("Uint8ActPerTensorFloatMSE", "unsigned activations, starting from the smallest squared error")
+    yield _quantizer(
         "Int8ActPerTensorFloatMinMaxInit", "signed activations, learned, starting from min_val and max_val"
     )
     yield _quantizer("Uint8ActPerTensorFloatMaxInit", "unsigned activations, learned, starting from max_val")
@@ -69,6 +78,12 @@ def quant_quantizers() -> Iterable[Quantizer]:
     yield _quantizer("Uint8ActPerTensorFloatBatchQuant2d", "the same, unsigned")
     yield _quantizer("IntBias", "bias at the accumulator's scale, with a bit width to be given")
     yield _quantizer("Int24Bias", "24-bit bias at the accumulator's scale")
+    yield _quantizer("Int8WeightPerTensorFixedPointMSE", "signed narrow weights, the best scale that is a power of two")
+    yield _quantizer("Int8WeightPerChannelFixedPointMSE", "the same with a scale per output channel")
+    yield _quantizer("Int8ActPerTensorFixedPointMSE", "signed activations, the best scale that is a power of two")
+    yield _quantizer("Uint8ActPerTensorFixedPointMSE", "unsigned activations, the best scale that is a power of two")
+    yield _quantizer("ShiftedUint8ActPerTensorFixedPoint", "unsigned activations with a zero-point, power-of-two scale")
+    yield _quantizer("ShiftedUint8ActPerTensorFixedPointMSE", "the same, starting from the smallest squared error")
     yield _quantizer("Int8Bias", "8-bit bias at the accumulator's scale")
     yield _quantizer("Int16Bias", "16-bit bias at the accumulator's scale")
     yield _quantizer("Int32Bias", "32-bit bias at the accumulator's scale")
