@@ -142,4 +142,5 @@ class QuantAttention(QuantLayer):
 
 
 def _quantized(proxy: QuantProxy | None, x: Tensor | QuantTensor) -> Tensor | QuantTensor:
-    return x if proxy is None else proxy(x)
+    """Heads are views of a projection; a copy costs less than passes over memory with gaps, forward and backward."""
+    return x if proxy is None else proxy(x.contiguous())
