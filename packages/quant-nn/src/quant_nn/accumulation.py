@@ -71,7 +71,7 @@ def accumulator_scale(x: Tensor | QuantTensor, weight: Tensor | QuantTensor) -> 
     """``s_x · s_w``: 0-dim, or ``(O,)``; ``None`` where either is not quantized per tensor or channel, or beside its grid."""
     if not (isinstance(x, QuantTensor) and isinstance(weight, QuantTensor)):
         return None
-    if x.scale.numel() > 1 or not (x.symmetric or x.zero_on_grid):
+    if x.scale.numel() > 1 or not (x.symmetric or x.zero_on_grid) or _in_groups(weight):
         return None
     return x.scale.reshape(()) * weight.scale.reshape(() if weight.scale.numel() == 1 else (-1,))
 
@@ -88,7 +88,14 @@ def no_scale(what: str, where: str, x: Tensor | QuantTensor, weight: Tensor | Qu
         )
     elif x.scale.numel() > 1:
         reason, fix = "the input has a scale for each channel", "Quantize the input per tensor."
+    elif _in_groups(weight):
+        reason, fix = "the weight has several scales for one output channel", "Leave weight_group_size out."
     else:
         reason = "a float bias has shifted the input beside its grid"
         fix = "Set bias_quant on the layer before it, or input_quant on this one."
     return InputError(what, where=where, why=f"its scale is input scale · weight scale, and {reason}", fix=fix)
+
+
+def _in_groups(weight: QuantTensor) -> bool:
+    """Whether its scale varies along more than one axis, so that the products of one sum have several."""
+    return sum(size > 1 for size in weight.scale.shape) > 1

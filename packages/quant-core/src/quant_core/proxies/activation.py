@@ -43,24 +43,15 @@ class ActQuantProxyFromInjector(QuantProxy):
 
     def scale(self) -> Tensor:
         """The scale that eval mode would use now."""
-        return self._eval_grid()[0]
+        return self._eval_grid(torch.zeros(()))[0]
 
     def zero_point(self) -> Tensor:
         """The zero-point that eval mode would use now."""
-        return self._eval_grid()[1]
+        return self._eval_grid(torch.zeros(()))[1]
 
     def bit_width(self) -> Tensor:
         """The bit width, a 0-dim tensor."""
-        return self._eval_grid()[2]
-
-    def _eval_grid(self) -> tuple[Tensor, Tensor, Tensor]:
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            return self._grid(torch.zeros(()))
-        finally:
-            for module, training in modes:
-                module.training = training
+        return self._eval_grid(torch.zeros(()))[2]
 
 
 def _rectifies(tensor_quant: object) -> bool:

@@ -185,6 +185,16 @@ class QuantProxy(nn.Module):
             origin=None if self._reads_input() else self._origin,
         )
 
+    def _eval_grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The grid that eval mode would use now; asking for it collects nothing."""
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            return self._grid(x)
+        finally:
+            for module, training in modes:
+                module.training = training
+
     def _grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.tensor_quant is None:
             raise ConfigurationError(

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from quant_core.components import InputGrid
+from quant_core.components import InputGrid, StepCounter
 from quant_core.proxies.proxy import QuantProxy
 from quant_core.tensor import QuantTensor
 
@@ -32,15 +32,21 @@ class WeightQuantProxyFromInjector(QuantProxy):
 
     def scale(self) -> Tensor:
         """The scale for the first owner's weight, broadcastable to it."""
-        return self._grid(self._weight())[0]
+        return self._present_grid()[0]
 
     def zero_point(self) -> Tensor:
         """The zero-point for the first owner's weight."""
-        return self._grid(self._weight())[1]
+        return self._present_grid()[1]
 
     def bit_width(self) -> Tensor:
         """The bit width, a 0-dim tensor."""
-        return self._grid(self._weight())[2]
+        return self._present_grid()[2]
+
+    def _present_grid(self) -> tuple[Tensor, Tensor, Tensor]:
+        weight = self._weight()
+        # Asking for a scale is no step of training: where steps are counted, eval mode answers.
+        counts = self.training and any(isinstance(part, StepCounter) for part in self.modules())
+        return self._eval_grid(weight) if counts else self._grid(weight)
 
     def _input_grid(self, input: QuantTensor | Tensor | None) -> InputGrid | None:
         """What is known of the input: from the tensor, or from the quantizer that the layer has for it."""
