@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from quant_core.ops.integer import ClampGradient, integer_range
+from quant_core.ops.integer_levels import compute_dtype
 from quant_core.ops.straight_through import clamp_ste, round_ste, tensor_clamp
 
 
@@ -51,12 +52,13 @@ def quantize_composed(
     >>> quantize_composed(torch.tensor([0.3, 9.0]), torch.tensor(2.0), 0, 3, signed=True, pre_scale=torch.tensor(0.25))
     tensor([2., 6.])
     """
-    compute = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    dtype = x.dtype
+    x = _as(compute_dtype(x), x)
     low, high = integer_range(bit_width, signed=signed, narrow_range=narrow_range)
-    levels = x.to(compute) / (scale if pre_scale is None else pre_scale)
+    levels = x / (scale if pre_scale is None else pre_scale)
     rounded = rounding(levels + (zero_point if pre_zero_point is None else pre_zero_point))
     clamped = tensor_clamp(rounded, low, high) if clamp_gradient == "masked" else clamp_ste(rounded, low, high)
-    value = ((clamped - zero_point) * scale).to(x.dtype)
+    value = _as(dtype, (clamped - zero_point) * scale)
     if torch.compiler.is_exporting():
         grid = [torch.as_tensor(part, dtype=scale.dtype, device=scale.device) for part in (zero_point, bit_width)]
         captured: Tensor = torch.ops.quant.int(
@@ -64,3 +66,8 @@ def quantize_composed(
         )
         return captured
     return value
+
+
+def _as(dtype: torch.dtype, x: Tensor) -> Tensor:
+    """A conversion to the same dtype would stand in captured graphs, and keep a weight from being folded to integers."""
+    return x if x.dtype == dtype else x.to(dtype)

@@ -78,7 +78,7 @@ class WeightNormIntQuant(TensorQuant):
         """``(value, scale, 0, bit_width)`` of ``x``."""
         scale, zero_point, bit_width = self.grid(x)
         check_fits(x, scale)
-        centred = self.pre_scaling_impl.centred(x.to(scale.dtype))
+        centred = self.pre_scaling_impl.centred(x if x.dtype == scale.dtype else x.to(scale.dtype))
         value = quantize_composed(
             centred,
             scale,
@@ -90,7 +90,8 @@ class WeightNormIntQuant(TensorQuant):
             clamp_gradient=self.clamp_gradient,
             pre_scale=self.pre_scaling_impl(centred, scale, input),
         )
-        return self.delay(x, value.to(x.dtype)), scale, zero_point, bit_width
+        value = value if value.dtype == x.dtype else value.to(x.dtype)
+        return self.delay(x, value), scale, zero_point, bit_width
 
     def _round(self, x: Tensor) -> Tensor:
         return rounding_ste(x, self.rounding_mode)
