@@ -46,53 +46,82 @@ def bounded(quantizer: Any) -> dict[str, Any]:
     return {"weight_quant": quantizer, "weight_accumulator_bit_width": 16}
 
 
-WRITTEN: dict[str, Callable[[], nn.Module]] = {
-    "ternary weights": lambda: Net(weight_quant=q.SignedTernaryWeightPerTensorConst),
-    "ternary weights by threshold": lambda: Net(weight_tensor_quant=TernaryQuant, weight_threshold=0.3),
-    "ternary activations": lambda: Net(q.SignedTernaryActPerTensorConst),
-    "decoupled weights": lambda: Net(weight_quant=q.Int4WeightPerTensorFloatDecoupled),
-    "decoupled weights per channel": lambda: Net(weight_quant=q.Int8WeightPerChannelFloatDecoupled),
-    "decoupled activations": lambda: Net(
-        q.Int8ActPerTensorFloat.let(
-            tensor_quant=DecoupledIntQuant, pre_scaling_impl=ConstScaling(1.0), scaling_impl=ConstScaling(1.5)
-        )
-    ),
-    "normalized weights": lambda: Net(weight_quant=q.Int8WeightNormL2PerChannelFixedPoint),
-    "aware weights": lambda: Net(**bounded(q.Int8AccumulatorAwareWeightQuant)),
-    "aware weights without their mean": lambda: Net(**bounded(q.Int8AccumulatorAwareZeroCenterWeightQuant)),
-    "learned bits of weights": lambda: Net(weight_bit_width_impl=ParameterBitWidth, weight_bit_width=5),
-    "random rounding": lambda: Net(weight_rounding_impl=StochasticRounding(seed=0)),
-    "rounding of the DPU": lambda: Net(weight_rounding_mode="DPU"),
-    "no quantizer of weights": lambda: Net(weight_quant=q.NoneWeightQuant),
-    "no quantizer of activations": lambda: Net(q.NoneActQuant),
+WEIGHTS: dict[str, dict[str, Any]] = {
+    "ternary": {"weight_quant": q.SignedTernaryWeightPerTensorConst},
+    "by_threshold": {"weight_tensor_quant": TernaryQuant, "weight_threshold": 0.3},
+    "decoupled": {"weight_quant": q.Int4WeightPerTensorFloatDecoupled},
+    "decoupled_per_channel": {"weight_quant": q.Int8WeightPerChannelFloatDecoupled},
+    "normalized": {"weight_quant": q.Int8WeightNormL2PerChannelFixedPoint},
+    "aware": bounded(q.Int8AccumulatorAwareWeightQuant),
+    "aware_without_mean": bounded(q.Int8AccumulatorAwareZeroCenterWeightQuant),
+    "learned_bits": {"weight_bit_width_impl": ParameterBitWidth, "weight_bit_width": 5},
+    "random_rounding": {"weight_rounding_impl": StochasticRounding(seed=0)},
+    "dpu": {"weight_rounding_mode": "DPU"},
+    "none": {"weight_quant": q.NoneWeightQuant},
 }
 
 
-@pytest.mark.parametrize("case", WRITTEN)
-def test_it_is_written_and_computes_the_same(case: str) -> None:
-    net = WRITTEN[case]()
-    program = capture(net, (X,))
-    report = check(program, "qcdq")
-    assert report.ok, str(report)
-    artifact = lower(program, "qcdq")
-    assert verify(program, artifact, (X,), reference=net(X)).equal
+class Weights(nn.Module):
+    """A convolution with each quantizer of weights, side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.input = qnn.QuantIdentity(return_quant_tensor=True)
+        self.convs = nn.ModuleDict({name: qnn.QuantConv2d(3, 4, 3, **options) for name, options in WEIGHTS.items()})
+        self.train()(X)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.input(x)
+        return tuple(conv(x) for conv in self.convs.values())
 
 
-@pytest.mark.parametrize(
-    ("options", "levels"),
-    [
-        ({"weight_quant": q.SignedTernaryWeightPerTensorConst}, 3),
-        ({"weight_quant": q.Int4WeightPerTensorFloatDecoupled}, 15),
-        (bounded(q.Int8AccumulatorAwareWeightQuant), 255),
-    ],
-)
-def test_the_weight_is_stored_as_its_integers(options: dict[str, Any], levels: int, write: Callable[..., Any]) -> None:
-    net = Net(**options)
-    file = write(net, X)
-    stored = [file.operand(node, 0) for node in file.nodes("DequantizeLinear") if node.input[0] in file.initializers]
-    (weight,) = (array for array in stored if array.dtype == np.int8)
-    assert np.array_equal(weight, net.conv.quant_weight(net.input(X)).int().numpy())
-    assert len(np.unique(weight)) <= levels
+class Activations(nn.Module):
+    """Quantizers of activations, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        decoupled = q.Int8ActPerTensorFloat.let(
+            tensor_quant=DecoupledIntQuant, pre_scaling_impl=ConstScaling(1.0), scaling_impl=ConstScaling(1.5)
+        )
+        self.none = qnn.QuantIdentity(q.NoneActQuant)
+        self.learned = qnn.QuantIdentity(bit_width_impl=ParameterBitWidth, bit_width=6)
+        self.decoupled = qnn.QuantIdentity(decoupled)
+        self.clamped = qnn.ClampQuantAccumulator(bit_width=8)
+        self.conv = qnn.QuantConv2d(3, 4, 3, input_quant=decoupled, bias=False, return_quant_tensor=True)
+        self.ternary = qnn.QuantIdentity(q.SignedTernaryActPerTensorConst)
+        self.train()(X)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ternary(self.clamped(self.conv(self.decoupled(self.learned(self.none(x))))).value)
+
+
+@pytest.fixture(scope="module")
+def weights(write: Callable[..., Any]) -> Any:
+    return write(Weights(), X)
+
+
+def test_weights_are_written_and_compute_the_same(weights: Any) -> None:
+    assert check(weights.program, "qcdq").ok
+    assert verify(weights.program, weights.artifact, (X,), reference=weights.model(X)).equal
+
+
+def test_weights_are_stored_as_their_integers(weights: Any) -> None:
+    nodes = weights.nodes("DequantizeLinear")
+    stored = [weights.operand(node, 0) for node in nodes if node.input[0] in weights.initializers]
+    x = weights.model.input(X)
+    wanted = [conv.quant_weight(x).int().numpy() for name, conv in weights.model.convs.items() if name != "none"]
+    assert len(stored) == len(wanted) == len(WEIGHTS) - 1
+    for weight in wanted:
+        assert any(np.array_equal(weight, found) and found.dtype == np.int8 for found in stored)
+
+
+def test_activations_are_written_and_compute_the_same(write: Callable[..., Any]) -> None:
+    file = write(Activations(), X)
+    assert check(file.program, "qcdq").ok
+    assert verify(file.program, file.artifact, (X,), reference=file.model(X)).equal
 
 
 def accumulated(layer: nn.Module) -> nn.Module:
@@ -142,10 +171,3 @@ def test_it_is_refused_by_check_with_its_place_and_reason(case: str) -> None:
     with pytest.raises(UnsupportedError) as caught:
         lower(program, "qcdq")
     assert reason in str(caught.value)
-
-
-def test_saturation_at_bits_that_the_target_has_is_written() -> None:
-    net = accumulated(qnn.ClampQuantAccumulator(bit_width=8))
-    program = capture(net, (X,))
-    assert check(program, "qcdq").ok
-    assert verify(program, lower(program, "qcdq"), (X,), reference=net(X)).equal
