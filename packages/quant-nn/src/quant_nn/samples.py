@@ -262,6 +262,18 @@ def _rows() -> Iterator[tuple[str, Sample]]:
             joined=True,
         ),
     )
+    yield (
+        "QuantScaledDotProductAttention",
+        Sample(
+            layer="QuantScaledDotProductAttention",
+            family="join",
+            shapes=((2, 3, 5, 4), (2, 3, 6, 4), (2, 3, 6, 2)),
+            options={
+                f"{name}_collect_stats_steps": 1 for name in ("q_scaled", "k_transposed", "v", "attn_output_weights")
+            },
+            on_accumulator=quantized,
+        ),
+    )
 
 
 SAMPLES: Final[Mapping[str, Sample]] = MappingProxyType(dict(_rows()))
