@@ -18,6 +18,8 @@ import quant_nn as qnn
 Result = tuple[Any, Tensor, dict[str, Tensor]]
 seeds = st.integers(0, 10_000)
 
+AFFINE = {"scaling_affine_rescaling_init": 1.25, "scaling_affine_shifting_init": None}
+
 WEIGHTS: list[dict[str, Any]] = [
     {"quant_type": "int"},
     {"quant_type": "binary"},
@@ -31,6 +33,21 @@ WEIGHTS: list[dict[str, Any]] = [
     {"scaling_impl_type": "stats"},
     {"scaling_impl_type": "parameter", "scaling_init": 0.2},
     {"scaling_impl_type": "parameter", "scaling_init": 0.2, "bit_width_impl_type": "parameter"},
+    *(
+        {"restrict_scaling_type": word, **start}
+        for word in ("fp", "log_fp", "power_of_two")
+        for start in (
+            {},
+            {"scaling_per_output_channel": True},
+            {"scaling_impl_type": "const", "scaling_const": 0.2},
+            {"scaling_impl_type": "parameter", "scaling_init": 0.2},
+            {"scaling_impl_type": "parameter_from_stats"},
+            {"scaling_impl_type": "parameter_from_stats", "bit_width_impl_type": "parameter"},
+        )
+    ),
+    {"scaling_impl_type": "affine_stats", **AFFINE},
+    {"scaling_impl_type": "affine_stats", "scaling_per_output_channel": True, **AFFINE},
+    {"scaling_impl_type": "parameter_from_stats", "scaling_per_output_channel": True},
     {"scaling_per_output": "tensor"},
     {"scaling_per_output": "channel"},
     {"scaling_per_output_channel": True},
@@ -53,6 +70,19 @@ ACTIVATIONS: list[dict[str, Any]] = [
     {"scaling_impl_type": "parameter", "max_val": 1.0, "min_val": -1.5},
     {"scaling_impl_type": "parameter", "max_val": 1.0, "min_val": -1.0, "bit_width_impl_type": "parameter"},
     {"scaling_impl_type": "parameter_from_stats"},
+    *(
+        {"restrict_scaling_type": word, **start}
+        for word in ("fp", "log_fp", "power_of_two")
+        for start in (
+            {},
+            {"scaling_impl_type": "const", "max_val": 1.5, "min_val": -1.0},
+            {"scaling_impl_type": "parameter", "max_val": 1.5, "min_val": -1.0},
+            {"scaling_impl_type": "stats"},
+        )
+    ),
+    {"scaling_impl_type": "stats"},
+    {"scaling_impl_type": "stats", "scaling_stats_op": "max"},
+    {"scaling_impl_type": "affine_stats", **AFFINE},
     {"scaling_stats_op": "max"},
     {"scaling_stats_op": "ave"},
     {"scaling_stats_op": "mean_sigma_std", "sigma": 2.0},

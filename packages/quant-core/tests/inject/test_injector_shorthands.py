@@ -201,19 +201,28 @@ def test_what_a_word_replaces_need_not_be_read() -> None:
 
 
 def test_printing_shows_what_a_shorthand_stands_for_in_its_place() -> None:
-    assert str(Activation.let(max_val=6.0, float_to_int_impl_type="FLOOR")) == (
-        "Activation.let(max_val, float_to_int_impl_type)\n"
-        "├── proxy_class = OfActivations\n"
-        "├── tensor_quant: Quant\n"
-        "│   ├── scaling_impl: ParameterScaling (max_val)\n"
-        "│   │   ├── scaling_init: @value(max_val, min_val) (max_val)\n"
-        "│   │   │   ├── max_val = 6.0\n"
-        "│   │   │   └── min_val = None (default)\n"
-        "│   │   ├── scaling_shape = None (default)\n"
-        "│   │   └── scaling_min_val = None (default)\n"
-        "│   └── rounding_mode = 'FLOOR' (float_to_int_impl_type='floor')\n"
-        "└── scaling_stats_impl = 'largest'"
-    )
+    shown = str(Activation.let(max_val=6.0, float_to_int_impl_type="FLOOR")).splitlines()
+    assert shown[:6] == [
+        "Activation.let(max_val, float_to_int_impl_type)",
+        "├── proxy_class = OfActivations",
+        "├── tensor_quant: Quant",
+        "│   ├── scaling_impl: ParameterScaling (max_val)",
+        "│   │   ├── scaling_init: @value(max_val, min_val) (max_val)",
+        "│   │   │   ├── max_val = 6.0",
+    ]
+    assert shown[-2:] == [
+        "│   └── rounding_mode = 'FLOOR' (float_to_int_impl_type='floor')",
+        "└── scaling_stats_impl = 'largest'",
+    ]
+
+
+def test_the_bounds_of_a_function_are_where_a_scale_starts_that_wants_a_start() -> None:
+    class Clamp:
+        def __init__(self, max_val: float) -> None: ...
+
+    bounded = Activation.let(act_impl=Clamp, max_val=3.0)
+    assert type(bounded.tensor_quant.scaling_impl) is Statistics
+    assert bounded.let(scaling_impl_type="parameter").tensor_quant.scaling_impl.value.item() == 3.0
 
 
 @pytest.mark.parametrize("twin", [copy.deepcopy, lambda item: pickle.loads(pickle.dumps(item))])

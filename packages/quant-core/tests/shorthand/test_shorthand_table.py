@@ -28,6 +28,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "quant_type=ternary": {"threshold": 0.5},
     "scaling_impl_type=const": {"scaling_init": 0.5},
     "scaling_impl_type=parameter": {"scaling_init": 0.5},
+    "scaling_per_output=group": {"group_size": 3},
     "scaling_const": {"scaling_const": 0.5, "scaling_impl_type": "parameter"},
     "max_val": {"max_val": 6},
     "min_val": {"min_val": -6},
@@ -79,7 +80,7 @@ def test_a_quantizer_with_each_shorthand_builds_and_computes(entry: Shorthand, k
     proxy = proxy_class(layer, quantizer.let(**options_for(entry, kind)))
     arguments = {"weight": (layer.weight,), "activation": (torch.randn(5, 6),), "bias": (layer.bias, torch.tensor(0.1))}
     found = proxy(*arguments[kind])
-    if entry.word == "fp":
+    if entry.name == "quant_type=fp":
         assert found is arguments[kind][0]
         return
     assert isinstance(found, QuantTensor)
@@ -91,6 +92,7 @@ ENUMERATIONS = {
     "quant_type": words.QuantType,
     "bit_width_impl_type": words.BitWidthImplType,
     "scaling_impl_type": words.ScalingImplType,
+    "restrict_scaling_type": words.RestrictValueType,
     "scaling_per_output": words.ScalingPerOutputType,
     "scaling_stats_op": words.StatsOp,
     "float_to_int_impl_type": words.FloatToIntImplType,

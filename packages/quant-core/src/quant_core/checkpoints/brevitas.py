@@ -9,6 +9,9 @@ there, after the name of the quantizer                       here
 ``fused_activation_quant_proxy.activation_impl.…``           ``act_impl.…``
 ``fused_activation_quant_proxy.tensor_quant.…``              ``tensor_quant.…``
 ``tensor_quant.msb_clamp_bit_width_impl.…``                  ``tensor_quant.bit_width_impl.…``
+``….pre_scaling_impl.scaling_impl.…``                        ``….scaling_impl.…``
+``….scaling_impl.runtime_stats.running_stats``               ``….scaling_impl.average``
+``….scaling_impl.stats_scaling_impl.affine_rescaling.…``     ``….scaling_impl.affine_rescaling.…``
 ``….scaling_impl.value``, ``….zero_point_impl.value``        the same
 =========================================================== ==============================
 
@@ -21,9 +24,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+import torch
 from torch import Tensor, nn
 
-from quant_core.components import StepCounter
+from quant_core.components import AccumulatorAwarePreScaling, StepCounter
 from quant_core.errors import StateError
 from quant_core.proxies import QuantProxy
 
@@ -31,10 +35,12 @@ RENAMED: Final = (
     ("fused_activation_quant_proxy.activation_impl.", "act_impl."),
     ("fused_activation_quant_proxy.tensor_quant.", "tensor_quant."),
     ("tensor_quant.msb_clamp_bit_width_impl.", "tensor_quant.bit_width_impl."),
+    ("tensor_quant.pre_scaling_impl.scaling_impl.", "tensor_quant.scaling_impl."),
+    ("tensor_quant.scaling_impl.runtime_stats.running_stats", "tensor_quant.scaling_impl.average"),
+    ("tensor_quant.scaling_impl.stats_scaling_impl.affine_rescaling.", "tensor_quant.scaling_impl.affine_rescaling."),
 )
 """The key map: what stands there, and here. Applied in this order within the keys of a quantizer."""
 
-_CONSTANT_BIT_WIDTH: Final = "tensor_quant.bit_width_impl.bit_width"
 _SHOWN: Final = 8
 
 
@@ -57,13 +63,16 @@ def from_brevitas(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
     """
     proxies = {name: module for name, module in model.named_modules(remove_duplicate=False) if _is_proxy(module)}
     own = model.state_dict()
+    constants = dict(_constants(model, own))
     found: dict[str, Tensor] = {}
     unknown: list[str] = []
     for key, tensor in state_dict.items():
         renamed = _renamed(key, proxies)
         if renamed in own:
             found[renamed] = _fitting(key, tensor, own[renamed])
-        elif not _is_known_bit_width(key, renamed, tensor, proxies):
+        elif renamed in constants:
+            _check_constant(key, tensor, constants[renamed])
+        else:
             unknown.append(key)
     if unknown:
         raise _unknown(unknown)
@@ -76,7 +85,7 @@ def from_brevitas(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
     for key in missing:
         found[key] = own[key].clone()
         if key in counts:
-            found[key].fill_(counts[key].steps)
+            found[key].fill_(counts[key].steps or 1)  # an average without an end counts on from its first step
     return {key: found[key] for key in own}
 
 
@@ -107,19 +116,22 @@ def _fitting(key: str, tensor: Tensor, own: Tensor) -> Tensor:
     return tensor.detach().reshape(own.shape).clone()
 
 
-def _is_known_bit_width(key: str, renamed: str, tensor: Tensor, proxies: Mapping[str, nn.Module]) -> bool:
-    """Whether it is a constant bit width, which is no part of checkpoints here; the model must have the same."""
-    name = renamed.removesuffix(f".{_CONSTANT_BIT_WIDTH}")
-    if name not in proxies:
-        return False
-    constant = getattr(getattr(proxies[name].tensor_quant, "bit_width_impl", None), "constant", None)
-    if constant != tensor.item():
+def _constants(model: nn.Module, own: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """What is part of checkpoints there, and only of the model here: bit widths of integers and of accumulators."""
+    yield from ((name, buffer) for name, buffer in model.named_buffers(remove_duplicate=False) if name not in own)
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, AccumulatorAwarePreScaling):
+            yield f"{name}.accumulator_bit_width.bit_width", torch.tensor(float(module.accumulator_bit_width))
+
+
+def _check_constant(key: str, tensor: Tensor, own: Tensor) -> None:
+    """A constant, such as a fixed bit width, is no part of checkpoints here; the model must have the same."""
+    if not torch.equal(tensor.detach().reshape(-1).cpu(), own.reshape(-1).cpu()):
         raise StateError(
-            f"{key!r} is another bit width than that of the model",
-            why=f"it is {tensor.item():g} in the checkpoint and {constant} in the model",
+            f"{key!r} is another constant than that of the model",
+            why=f"it is {tensor.tolist()} in the checkpoint and {own.tolist()} in the model",
             fix="Build the model with the bit widths that the checkpoint was made with.",
         )
-    return True
 
 
 def _counters(model: nn.Module) -> Iterator[tuple[str, StepCounter]]:
@@ -131,7 +143,7 @@ def _counters(model: nn.Module) -> Iterator[tuple[str, StepCounter]]:
 def _is_over(counter: str, found: Mapping[str, Tensor]) -> bool:
     """Whether steps are taken as passed: those of a delay, and those of statistics whose result is there."""
     owner, _, name = counter.rpartition(".")
-    return name != "collected" or f"{owner}.value" in found
+    return name != "collected" or f"{owner}.value" in found or f"{owner}.average" in found
 
 
 def _not_stored_there(model: nn.Module, found: Mapping[str, Tensor]) -> Iterator[str]:

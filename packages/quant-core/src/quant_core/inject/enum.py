@@ -34,6 +34,7 @@ class ScalingImplType(StrEnum):
     HE = "HE"
     CONST = "CONST"
     STATS = "STATS"
+    AFFINE_STATS = "AFFINE_STATS"
     PARAMETER = "PARAMETER"
     PARAMETER_FROM_STATS = "PARAMETER_FROM_STATS"
 
@@ -43,6 +44,16 @@ class ScalingPerOutputType(StrEnum):
 
     TENSOR = "TENSOR"
     CHANNEL = "CHANNEL"
+    GROUP = "GROUP"
+
+
+class RestrictValueType(StrEnum):
+    """``restrict_scaling_type``: which numbers a scale may be."""
+
+    FP = "FP"
+    LOG_FP = "LOG_FP"
+    POWER_OF_TWO = "POWER_OF_TWO"
+    INT = "INT"
 
 
 class StatsOp(StrEnum):

@@ -28,6 +28,8 @@ from quant_core.inject.value import value
 from quant_core.plugins import Shorthand, load_attribute, registry
 
 _CACHE = "_settings_of_words"
+_FUNCTION = "act_impl"
+"""The function of an activation layer. Its bounds are those of what is quantized, but do not choose how."""
 
 
 class Setting(NamedTuple):
@@ -120,7 +122,7 @@ def _read_by_name(injector: type, keywords: set[str]) -> set[str]:
     """The keywords that a component or a computed attribute takes as a parameter, or an expression of ``this`` leads to."""
     if not keywords:
         return set()
-    raws = [raw for layer in layers(injector) for raw in own_attributes(layer).values()]
+    raws = [raw for layer in layers(injector) for name, raw in own_attributes(layer).items() if name != _FUNCTION]
     read = {need.name for raw in raws for need in needs_of(raw)}
     read |= {step.name for raw in raws if isinstance(raw, This) for step in steps_of(raw)[:1] if levels_of(raw) == 0}
     return keywords & read
@@ -139,6 +141,8 @@ def _applied(injector: type, keywords: set[str], prefix: str) -> dict[str, Setti
     """Go through the classes from the base to the last, and put what each keyword stands for in its place."""
     current: dict[str, Any] = {}
     settings: dict[str, Setting] = {}
+    function = find(injector, _FUNCTION)
+    bounds = {need.name for need in needs_of(function[1])} if function is not None else set()
     left = set(keywords)
     placed: list[tuple[Mapping[str, Any], list[str]]] = []
     for layer in layers(injector):  # a keyword counts where it was set last
@@ -159,7 +163,7 @@ def _applied(injector: type, keywords: set[str], prefix: str) -> dict[str, Setti
                 fixed.add(setting_name)
         for entry in entries:
             taken = entry.settings(kind_of(injector))
-            for name, item in entry.along.items():
+            for name, item in entry.along.items() if entry.keyword not in bounds else ():
                 present = {need.name for need in needs_of(current.get(name))}
                 if name in fixed or present & set(taken):
                     continue

@@ -1,11 +1,11 @@
-"""What keywords that take numbers stand for: the initial threshold, computed from them."""
+"""What keywords stand for that is computed from numbers beside them: thresholds to start from, and groups."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from quant_core.components import PerChannel
+from quant_core.components import PerChannel, PerGroup
 from quant_core.errors import ConfigurationError
 from quant_core.inject import this, value
 
@@ -40,6 +40,16 @@ def he_deviation(module: Any) -> float:
     first = module[0] if isinstance(module, tuple) else module
     rows = PerChannel(first.output_channel_dim).rows(first.weight)
     return math.sqrt(2.0 / rows.shape[1])
+
+
+@value
+def groups(group_size: int, group_dim: int = 1) -> PerGroup:
+    """Groups of ``group_size`` neighbours along ``group_dim``, by default the input channels of a linear layer.
+
+    >>> groups.function(group_size=32)
+    PerGroup(group_size=32, axis=1)
+    """
+    return PerGroup(group_size, group_dim)
 
 
 scaling_const = this.scaling_const

@@ -15,6 +15,8 @@ _COMPUTED: Final = "quant_core.shorthand.computed"
 _MASKED: Final = {"clamp_gradient": "masked"}
 """A scale or a bit width that learns is told by the gradient of clamped weights in which direction to go."""
 
+_AFFINE: Final = {"scaling_affine_rescaling_init": 1.0, "scaling_affine_shifting_init": 0.0}
+
 
 def _component(attribute: str, name: str) -> dict[str, str]:
     return {attribute: f"{_COMPONENTS}:{name}"}
@@ -69,12 +71,21 @@ _SCALING: Final = (
     ),
     Shorthand(
         name="scaling_impl_type=stats",
-        summary="a statistic of the weight at each step",
+        summary="a statistic: of the weight at each step, of activations as batch norm does it",
         weight=_component("scaling_impl", "StatsFromParameterScaling"),
+        activation=_component("scaling_impl", "RuntimeStatsScaling"),
+    ),
+    Shorthand(
+        name="scaling_impl_type=affine_stats",
+        summary="the same with a learned weight and bias",
+        weight=_component("scaling_impl", "StatsFromParameterScaling"),
+        activation=_component("scaling_impl", "RuntimeStatsScaling"),
+        along={**_MASKED, **_AFFINE},
     ),
     Shorthand(
         name="scaling_impl_type=parameter_from_stats",
-        summary="learned; starts from a statistic of the first activations",
+        summary="learned; starts from a statistic: of the weight, of the first activations",
+        weight=_component("scaling_impl", "ParameterFromStatsFromParameterScaling"),
         activation=_component("scaling_impl", "ParameterFromRuntimeStatsScaling"),
         along=_MASKED,
     ),
@@ -102,9 +113,30 @@ _SCALING: Final = (
     ),
 )
 
+_RESTRICTION: Final = tuple(
+    Shorthand(
+        name=f"restrict_scaling_type={word}",
+        summary=summary,
+        weight=_component("restrict_scaling_impl", name),
+        activation=_component("restrict_scaling_impl", name),
+        along=along,
+    )
+    for word, summary, name, along in (
+        ("fp", "any positive scale", "FloatRestriction", {}),
+        ("log_fp", "the same, learned as a logarithm", "LogFloatRestriction", {}),
+        ("power_of_two", "the nearest power of two", "PowerOfTwoRestriction", {"restrict_rounding_mode": "ROUND"}),
+        ("int", "thresholds that are whole numbers, rounded up", "IntRestriction", {}),
+    )
+)
+
 _GRANULARITY: Final = (
     _one("scaling_per_output=tensor", "one scale", {"scaling_per_output_channel": False}),
     _one("scaling_per_output=channel", "a scale for each channel", {"scaling_per_output_channel": True}),
+    Shorthand(
+        name="scaling_per_output=group",
+        summary="a scale for each group_size neighbours among the input channels",
+        weight={"granularity": f"{_COMPUTED}:groups"},
+    ),
 )
 
 _STATISTICS: Final = tuple(
@@ -149,6 +181,7 @@ SHORTHANDS: Final[tuple[Shorthand, ...]] = (
     *_QUANT_TYPE,
     *_BIT_WIDTH,
     *_SCALING,
+    *_RESTRICTION,
     *_GRANULARITY,
     *_STATISTICS,
     *_ROUNDING,
