@@ -4,6 +4,8 @@ from typing import Any
 
 import brevitas.core.restrict_val as their_restrictions
 import brevitas.core.scaling as theirs
+import brevitas.nn as bnn
+import brevitas.quant as bq
 import pytest
 import torch
 from brevitas.core.function_wrapper import (
@@ -19,6 +21,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import quant_core.components as ours
+import quant_core.quant as q
+import quant_nn as qnn
 
 seeds = st.integers(0, 10_000)
 ROUNDINGS = {"CEIL": CeilSte, "FLOOR": FloorSte, "ROUND": RoundSte}
@@ -271,3 +275,27 @@ def test_what_the_threshold_is_divided_by(bits: float, signed: bool, narrow: boo
     own, other = ours.IntScaling(signed, narrow)(width), theirs.IntScaling(signed=signed, narrow_range=narrow)(width)
     assert float(own) == float(other)
     assert float(ours.PowerOfTwoIntScaling(signed)(width)) == float(theirs.PowerOfTwoIntScaling(signed=signed)(width))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds, st.integers(2, 8), st.sampled_from([1, 2, 4, 8]), st.booleans(), st.booleans())
+def test_groups_of_input_channels(seed: int, bits: int, size: int, convolution: bool, powers: bool) -> None:
+    """Theirs gives groups an axis of their own; here the weight keeps its shape."""
+    name = f"Int8WeightPerTensor{'FixedPoint' if powers else 'Float'}"
+    results = []
+    for library, presets in ((qnn, q), (bnn, bq)):
+        options = {"bias": False, "weight_bit_width": bits, "weight_quant": getattr(presets, name)}
+        options["weight_group_size"] = size
+        if library is bnn:
+            options["weight_scaling_per_output_type"] = "group"
+        layer = library.QuantConv2d(8, 3, 2, **options) if convolution else library.QuantLinear(8, 3, **options)
+        with torch.no_grad():
+            layer.weight.copy_(tensor(seed, *layer.weight.shape))
+        layer.weight_quant.init_tensor_quant()
+        out = layer.quant_weight()
+        out.value.backward(tensor(seed + 1, *layer.weight.shape).reshape(out.value.shape))
+        scale = out.scale.expand(out.value.shape).reshape(layer.weight.shape)
+        results.append((out.value.reshape(layer.weight.shape), scale, layer.weight.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    torch.testing.assert_close(results[0][2], results[1][2], rtol=1e-3, atol=1e-3)

@@ -138,10 +138,8 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for index in range(2):
-            if self.reentrant is None:
-                x = self.block(index, x)
-            else:
-                x = checkpoint(self.block, index, x, use_reentrant=self.reentrant)
+            again = self.reentrant
+            x = self.block(index, x) if again is None else checkpoint(self.block, index, x, use_reentrant=again)
         return x
 
 

@@ -201,7 +201,9 @@ def _broken(quantizer: Quantizer, support: QuantSupport) -> Iterator[tuple[str, 
         yield (
             f"a {quantizer.granularity} scale",
             f"{words} scales",
-            f"Set {prefix}scaling_per_output_channel={'per_channel' in support.granularity} on this layer",
+            f"Leave {prefix}group_size out"
+            if quantizer.granularity == "per_group"
+            else f"Set {prefix}scaling_per_output_channel={'per_channel' in support.granularity} on this layer",
         )
     if quantizer.role == "activation" and quantizer.rounding_mode not in support.rounding_modes:
         words = ", ".join(sorted(support.rounding_modes))
