@@ -18,6 +18,7 @@ from quant_core.components import (
     ConstBitWidth,
     ConstScaling,
     ConstZeroPoint,
+    HalfQuadraticOptimizerScale,
     HalfQuadraticOptimizerZeroPoint,
     IntQuant,
     MSEZeroPoint,
@@ -158,6 +159,29 @@ def test_half_quadratic_optimization_does_not_raise_the_mean_error(seed: int, bi
         for lowest in (start, search.on_grid(x, scale))
     ]
     assert errors[1] <= errors[0]
+
+
+@settings(deadline=None, max_examples=25)
+@given(seeds, st.integers(2, 6), st.floats(0.01, 1e5))
+def test_half_quadratic_optimization_of_the_scale_does_not_raise_the_mean_error(
+    seed: int, bits: int, beta: float
+) -> None:
+    x = normal(seed, 3, 60)
+    search = HalfQuadraticOptimizerScale(ConstBitWidth(bits), signed=True, hqo_beta_scale=beta)
+    errors = []
+    for threshold in (x.abs().max(), search(x)):
+        value, *_ = IntQuant(ConstScaling(threshold), ConstBitWidth(bits), True)(x)
+        errors.append(float((value - x).abs().mean()))
+    assert errors[1] <= errors[0] * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(2, 5), torch.full((2, 5), 2.0), torch.tensor([[0.0] * 5, [1.0] * 5])])
+def test_half_quadratic_optimization_of_the_scale_is_finite_and_compiles(x: Tensor) -> None:
+    torch._dynamo.reset()
+    search = HalfQuadraticOptimizerScale(ConstBitWidth(4), signed=True, granularity=PerChannel(0))
+    found = search(x)
+    assert bool((torch.isfinite(found) & (found > 0)).all())
+    assert torch.equal(torch.compile(search, fullgraph=True, backend="aot_eager")(x), found)
 
 
 @pytest.mark.parametrize(

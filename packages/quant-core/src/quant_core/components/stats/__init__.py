@@ -4,6 +4,7 @@ from quant_core.components.stats.channels import AbsMaxAve, AbsMaxL2
 from quant_core.components.stats.extrema import AbsMax, AbsMinMax, NegativeMinOrZero, SignedAbsMax
 from quant_core.components.stats.grid_search import GridSearch
 from quant_core.components.stats.half_quadratic import HalfQuadraticOptimizerZeroPoint
+from quant_core.components.stats.half_quadratic_scale import HalfQuadraticOptimizerScale
 from quant_core.components.stats.mean_squared_error import MSE, MSEZeroPoint
 from quant_core.components.stats.moments import AbsAve, Mean, MeanLearnedSigmaStd, MeanSigmaStd
 from quant_core.components.stats.norms import L1Norm, L2Norm
@@ -21,6 +22,7 @@ __all__ = [
     "AbsPercentile",
     "GridSearch",
     "Grouping",
+    "HalfQuadraticOptimizerScale",
     "HalfQuadraticOptimizerZeroPoint",
     "L1Norm",
     "L2Norm",

@@ -69,9 +69,9 @@ class HalfQuadraticOptimizerZeroPoint(GridSearch):
     ) -> None:
         super().__init__(bit_width_impl, signed, narrow_range, rounding_mode, False, granularity)
         self.hqo_init_op_zp = NegativeMinOrZero(granularity) if hqo_init_op_zp is None else hqo_init_op_zp
-        self.beta = _within("hqo_beta_zp", hqo_beta_zp, hqo_beta_zp > 0, "positive")
-        self.kappa = _within("hqo_kappa_zp", hqo_kappa_zp, hqo_kappa_zp >= 1, "at least 1")
-        self.lp_norm = _within("hqo_lp_norm_zp", hqo_lp_norm_zp, 0 < hqo_lp_norm_zp <= 1, "above 0 and at most 1")
+        self.beta = check_within("hqo_beta_zp", hqo_beta_zp, hqo_beta_zp > 0, "positive")
+        self.kappa = check_within("hqo_kappa_zp", hqo_kappa_zp, hqo_kappa_zp >= 1, "at least 1")
+        self.lp_norm = check_within("hqo_lp_norm_zp", hqo_lp_norm_zp, 0 < hqo_lp_norm_zp <= 1, "above 0 and at most 1")
         self.hqo_iters_zp = check_count("hqo_iters_zp", hqo_iters_zp)
 
     def of_rows_on_grid(self, rows: Tensor, scale: Tensor) -> Tensor:
@@ -95,7 +95,12 @@ class HalfQuadraticOptimizerZeroPoint(GridSearch):
         return f"beta={self.beta:g}, kappa={self.kappa:g}, lp_norm={self.lp_norm:g}, iters={self.hqo_iters_zp}"
 
 
-def _within(name: str, number: float, holds: bool, range_: str) -> float:
+def check_within(name: str, number: float, holds: bool, range_: str) -> float:
+    """Return an option when it is in its range, which ``range_`` says in words.
+
+    Raises:
+        ConfigurationError: when it is not, or not finite.
+    """
     if not holds or number == float("inf"):
         raise ConfigurationError(
             f"{name}={number!r} is out of range",
@@ -136,13 +141,18 @@ def _half_quadratic(
         best, smallest = lowest, error
         # The integers are taken from the values, not from the levels: their rounding errors cancel in the difference.
         levels = quantized / step + (zero_point - low)
-        kept = _shrink(rows - quantized, beta, lp_norm)
+        kept = shrink(rows - quantized, beta, lp_norm)
         lowest = -(levels * step - (rows - kept)).mean(dim=1)
         beta *= kappa
     return best.clone()
 
 
-def _shrink(residual: Tensor, beta: float, lp_norm: float) -> Tensor:
+def shrink(residual: Tensor, beta: float, lp_norm: float) -> Tensor:
+    """What of an error is taken to be an outlier: ``sign(r) · max(|r| − |r|^(p−1)/β, 0)``; same shape.
+
+    >>> shrink(torch.tensor([-0.25, 4.0]), 1.0, 0.5)
+    tensor([-0.0000, 3.5000])
+    """
     magnitude = residual.abs()
     return residual.sign() * torch.relu(magnitude - magnitude.pow(lp_norm - 1) / beta)
 
