@@ -378,10 +378,40 @@ def test_gradients_are_the_same_through_a_checkpointed_layer() -> None:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_layer_on_the_meta_device_has_shapes(packed: bool) -> None:
+def test_a_layer_starts_on_the_meta_device(packed: bool) -> None:
     layer = qnn.QuantMultiheadAttention(8, 2, packed_in_proj=packed, device="meta")
-    assert layer.in_proj_weight.device.type == "meta"
-    assert layer.out_proj.weight.shape == (8, 8)
+    assert {parameter.device.type for name, parameter in layer.named_parameters() if "quant" not in name} == {"meta"}
+    layer.to_empty(device="cpu")
+    layer.load_state_dict(nn.MultiheadAttention(8, 2).state_dict())
+    twin = qnn.QuantMultiheadAttention(8, 2, packed_in_proj=packed)
+    twin.load_state_dict({name: p for name, p in layer.state_dict().items() if "quant" not in name})
+    x = torch.randn(5, 3, 8)
+    assert torch.equal(layer.out_proj.quant_weight().value, twin.out_proj.quant_weight().value)
+    assert torch.isfinite(layer(x, x, x)[0]).all()
+
+
+def test_layers_share_a_quantizer_of_their_weights() -> None:
+    first = qnn.QuantMultiheadAttention(8, 2)
+    second = qnn.QuantMultiheadAttention(8, 2, in_proj_weight_quant=first.in_proj.weight_quant)
+    largest = torch.stack([first.in_proj_weight, second.in_proj_weight]).abs().max()
+    for layer in (first, second):
+        assert torch.allclose(layer.in_proj.quant_weight().scale, largest / 127, rtol=1e-6, atol=0)
+
+
+def test_it_prints_its_sizes_and_bits_at_a_glance() -> None:
+    layer = qnn.QuantMultiheadAttention(8, 2, dropout=0.1, batch_first=True, add_bias_kv=True, v_bit_width=4)
+    assert repr(layer).splitlines() == [
+        "QuantMultiheadAttention(",
+        "  embed_dim=8, num_heads=2, dropout=0.1, batch_first=True, add_bias_kv=True, attn_output_weights: uint8 per tensor, "
+        "q_scaled: int8 per tensor, k_transposed: int8 per tensor, v: int4 per tensor",
+        "  (out_proj): QuantLinear(in_features=8, out_features=8, bias=True, input: int8 per tensor, weight: int8 per tensor, "
+        "bias: int32)",
+        "  (in_proj): QuantInProjection(weight=in_proj_weight, input: int8 per tensor, weight: int8 per tensor, bias: int32)",
+        ")",
+    ]
+    separate = qnn.QuantMultiheadAttention(8, 2, kdim=4, packed_in_proj=False)
+    assert "embed_dim=8, num_heads=2, kdim=4" in repr(separate)
+    assert "(k_proj): QuantInProjection(weight=k_proj_weight, " in repr(separate)
 
 
 def test_the_encoder_layer_of_torch_never_goes_past_the_quantizers() -> None:

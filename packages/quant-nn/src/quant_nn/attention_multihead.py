@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from textwrap import indent
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from quant_core.errors import ConfigurationError, QuantError
+from quant_core.proxies import QuantProxy
 from quant_core.quant import Int8ActPerTensorFloat, Int8WeightPerTensorFloat, Int32Bias, Uint8ActPerTensorFloat
 from quant_core.tensor import QuantTensor
 from quant_nn.attention_heads import join_heads, split_heads, with_added_keys
 from quant_nn.attention_masks import merged_mask
 from quant_nn.attention_products import PRODUCT_QUANTIZERS, QuantAttention
 from quant_nn.attention_projection import QuantInProjection
-from quant_nn.attention_shapes import check_attention_inputs, check_attention_masks
+from quant_nn.attention_shapes import check_attention_inputs, check_attention_masks, check_attention_sizes
 from quant_nn.linear import QuantLinear
 from quant_nn.options import split_options
 from quant_nn.quantizers import Quantizer
@@ -128,7 +130,7 @@ class QuantMultiheadAttention(QuantAttention, nn.MultiheadAttention):
         **options: Any,
     ) -> None:
         nn.Module.__init__(self)
-        _check_sizes(type(self).__name__, embed_dim, num_heads, dropout)
+        check_attention_sizes(embed_dim, num_heads, dropout, where=type(self).__name__)
         quantizers = {
             "in_proj_input_": in_proj_input_quant,
             "in_proj_weight_": in_proj_weight_quant,
@@ -164,8 +166,9 @@ class QuantMultiheadAttention(QuantAttention, nn.MultiheadAttention):
         self._build_part("out_proj", "out_proj_", quantizers, found)
         self._build(self, "", {name: quantizers[name] for name in PRODUCT_QUANTIZERS}, found)
         self.out_proj.return_quant_tensor = return_quant_tensor
-        if torch.device(device or "cpu").type not in ("cpu", "meta"):
-            self.to(device)  # the in-projections have no parameter that would tell their quantizers where to stand
+        where = self.out_proj.weight.device
+        if where.type not in ("cpu", "meta"):
+            self.to(where)  # the in-projections have no parameter that would tell their quantizers where to stand
 
     def _register(self, bias: bool, add_bias_kv: bool, factory: dict[str, Any]) -> None:
         """The parameters of the float layer, in its order."""
@@ -297,19 +300,7 @@ class QuantMultiheadAttention(QuantAttention, nn.MultiheadAttention):
         parts += [f"{name}=True" for name in ("add_zero_attn", "batch_first") if getattr(self, name)]
         return ", ".join(parts if self.bias_k is None else [*parts, "add_bias_kv=True"])
 
-
-def _check_sizes(layer: str, embed_dim: int, num_heads: int, dropout: float) -> None:
-    if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads != 0:
-        raise ConfigurationError(
-            f"embed_dim={embed_dim} cannot be split into num_heads={num_heads}",
-            where=layer,
-            why="both are positive, and each head has embed_dim / num_heads features",
-            fix="Make embed_dim a multiple of num_heads.",
-        )
-    if not 0.0 <= dropout <= 1.0:
-        raise ConfigurationError(
-            f"dropout={dropout!r} is no probability",
-            where=layer,
-            why="it is the share of the attention weights that is dropped, from 0 to 1",
-            fix="Use a number such as 0.1.",
-        )
+    def __repr__(self) -> str:
+        """The sizes and the quantizers of the products on one line, and each projection on one of its own."""
+        parts = [f"({name}): {child!r}" for name, child in self.named_children() if not isinstance(child, QuantProxy)]
+        return "\n".join([f"{type(self).__name__}(", indent("\n".join([self.extra_repr(), *parts]), "  "), ")"])

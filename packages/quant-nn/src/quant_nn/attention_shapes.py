@@ -1,12 +1,36 @@
-"""What fits multi-head attention: the shapes of its inputs and masks."""
+"""What fits multi-head attention: its sizes, and the shapes of its inputs and masks."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from quant_core.errors import InputError
+from quant_core.errors import ConfigurationError, InputError
 from quant_nn.attention_masks import check_mask
+
+
+def check_attention_sizes(embed_dim: int, num_heads: int, dropout: float, *, where: str) -> None:
+    """The features are split evenly among the heads, and dropout is a probability.
+
+    Raises:
+        ConfigurationError: when they cannot be, or it is none.
+
+    >>> check_attention_sizes(16, 4, 0.1, where="QuantMultiheadAttention")
+    """
+    if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads != 0:
+        raise ConfigurationError(
+            f"embed_dim={embed_dim} cannot be split into num_heads={num_heads}",
+            where=where,
+            why="both are positive, and each head has embed_dim / num_heads features",
+            fix="Make embed_dim a multiple of num_heads.",
+        )
+    if not 0.0 <= dropout <= 1.0:
+        raise ConfigurationError(
+            f"dropout={dropout!r} is no probability",
+            where=where,
+            why="it is the share of the attention weights that is dropped, from 0 to 1",
+            fix="Use a number such as 0.1.",
+        )
 
 
 def check_attention_inputs(
