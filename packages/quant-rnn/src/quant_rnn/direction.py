@@ -1,0 +1,115 @@
+"""One layer of a recurrent network that reads its sequence in one direction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from quant_core.proxies import QuantProxy
+from quant_nn.layer import value_of
+from quant_rnn.gate_weights import GateParams, GateWeight
+from quant_rnn.gates import named
+from quant_rnn.quantizing import MaybeQuantized, quantized, scale_of
+from quant_rnn.sequence import State, run
+from quant_rnn.weights import Weights, quantize_weights
+
+
+class Direction(nn.Module):
+    """The gates and the cell of one layer in one direction.
+
+    Args:
+        source: the recurrent layer, which holds the float parameters.
+        gates: the gates in their order.
+        biases: the names of the two biases; none without biases.
+        hidden_bias_apart: whether the last gate needs its two biases one by one.
+        cell: one step.
+        projection: the matrix that projects the output.
+        io_quant: quantizes input and output, shared by all layers and directions.
+        reverse: whether it reads from the end.
+        where: the name of the layer, for errors.
+
+    Attributes:
+        gate_params: one :class:`~quant_rnn.gate_weights.GateParams` of a layer with one gate; with several, the attributes
+            are ``input_gate_params``, and so on.
+        cell: the quantizers inside of a step.
+    """
+
+    io_quant: QuantProxy | None
+
+    def __init__(
+        self,
+        source: nn.Module,
+        gates: Mapping[str, GateParams],
+        biases: Sequence[str],
+        *,
+        hidden_bias_apart: bool,
+        cell: nn.Module,
+        projection: GateWeight | None,
+        io_quant: QuantProxy | None,
+        reverse: bool,
+        where: str,
+    ) -> None:
+        super().__init__()
+        self._source = [source]
+        self.gates = tuple(gates)
+        self.biases = tuple(biases)
+        self.hidden_bias_apart = hidden_bias_apart
+        self.reverse = reverse
+        self.where = where
+        for gate, params in gates.items():
+            setattr(self, named(gate, "gate_params"), params)
+        self.cell: Any = cell
+        self.proj_weight = projection
+        self.io_quant = io_quant
+
+    def gate(self, name: str) -> GateParams:
+        """The parameters of a gate."""
+        found = getattr(self, named(name, "gate_params"))
+        assert isinstance(found, GateParams)
+        return found
+
+    def weights(self, x: MaybeQuantized) -> Weights:
+        """All weights, quantized once for a sequence ``x``."""
+        gates = {name: self.gate(name) for name in self.gates}
+        return quantize_weights(gates, self._biases(), self.proj_weight, scale_of(x), self.where)
+
+    def forward(self, x: MaybeQuantized, state: State, sizes: Sequence[int] | None = None) -> tuple[Any, State]:
+        """The outputs of all steps, in the order of time, and the last state.
+
+        Args:
+            x: ``(T, B, I)``; with ``sizes`` all steps joined, ``(N, I)``.
+            state: the state before the first step, ``(B, …)`` each.
+            sizes: how many sequences take part in each step.
+        """
+        weights = self.weights(x)
+        projected = F.linear(value_of(x), weights.input, weights.bias)
+        steps = projected.unbind(0) if sizes is None else projected.split(list(sizes))
+
+        def step(now: Tensor, before: tuple[Tensor, ...]) -> State:
+            after = self.cell(now, before, weights)
+            return (quantized(self.io_quant, value_of(after[0])), *after[1:])
+
+        return run(step, steps, state, reverse=self.reverse)
+
+    def float_biases(self) -> list[Tensor]:
+        """The two biases, ``(G·H,)`` each; none without biases."""
+        return [getattr(self._source[0], name) for name in self.biases]
+
+    def _biases(self) -> list[list[Tensor]]:
+        """The biases of each gate: added up where the layer does not need them apart."""
+        if not self.biases:
+            return [[] for _ in self.gates]
+        parts = [bias.chunk(len(self.gates)) for bias in self.float_biases()]
+        pairs = list(zip(*parts, strict=True))
+        last = len(pairs) - 1
+        return [
+            list(pair) if self.hidden_bias_apart and index == last else [pair[0] + pair[1]]
+            for index, pair in enumerate(pairs)
+        ]
+
+    def extra_repr(self) -> str:
+        """Which way it reads."""
+        return "from the end" if self.reverse else ""

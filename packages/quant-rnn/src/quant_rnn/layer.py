@@ -1,0 +1,259 @@
+"""What the recurrent layers share: layers and directions around the cells, and the shapes that torch.nn takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
+
+from quant_core.errors import ConfigurationError, InputError
+from quant_core.proxies import QuantProxy
+from quant_core.tensor import QuantTensor
+from quant_nn.describe import describe
+from quant_nn.layer import QuantLayer, value_of
+from quant_rnn.direction import Direction
+from quant_rnn.float_path import flat_weights, is_off, run_in_float
+from quant_rnn.parameters import Sizes, register, reset
+from quant_rnn.quantizing import MaybeQuantized, concatenate, quantized, stack
+from quant_rnn.states import check_features, check_input, check_state, zeros
+
+States = tuple[MaybeQuantized, ...]
+
+
+class QuantRecurrent(QuantLayer):
+    """Base of :class:`~quant_rnn.QuantRNN`, :class:`~quant_rnn.QuantLSTM` and :class:`~quant_rnn.QuantGRU`.
+
+    Attributes:
+        layers: one list for each layer, with a :class:`~quant_rnn.direction.Direction` for each direction.
+        io_quant: quantizes input and outputs of all layers and directions, ``None`` where they are not.
+    """
+
+    layers: nn.ModuleList
+    io_quant: QuantProxy | None
+    kind: str
+    state_names: tuple[str, ...] = ("hidden state",)
+
+    def _init_sizes(
+        self,
+        *,
+        gates: int,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        proj_size: int,
+        shared_input_hidden_weights: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        """Check the options of torch.nn, and make the parameters."""
+        for name, number in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+            _check_whole(type(self).__name__, name, number)
+        if not 0 <= dropout <= 1:
+            raise ConfigurationError(
+                f"dropout={dropout!r} is no probability",
+                where=type(self).__name__,
+                why="it is the share of outputs that are set to zero between layers, from 0 to 1",
+                fix="Use a number such as 0.2.",
+            )
+        if dropout > 0 and num_layers == 1:
+            raise ConfigurationError(
+                f"dropout={dropout!r} has no effect",
+                where=type(self).__name__,
+                why="it acts between layers, and num_layers is 1",
+                fix="Leave dropout out, or set num_layers to 2 or more.",
+            )
+        if not 0 <= proj_size < hidden_size:
+            raise ConfigurationError(
+                f"proj_size={proj_size!r} is out of range",
+                where=type(self).__name__,
+                why=f"the output is projected to fewer features than hidden_size={hidden_size}, or not (0)",
+                fix=f"Use a number from 0 to {hidden_size - 1}.",
+            )
+        if shared_input_hidden_weights and not bidirectional:
+            raise ConfigurationError(
+                "shared_input_hidden_weights=True has no effect",
+                where=type(self).__name__,
+                why="two directions share the weights of their input, and bidirectional is False",
+                fix="Set bidirectional=True, or leave shared_input_hidden_weights out.",
+            )
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)
+        self.bidirectional, self.proj_size = bidirectional, proj_size
+        self.sizes = Sizes(
+            inputs=input_size,
+            hidden=hidden_size,
+            outputs=proj_size or hidden_size,
+            gates=gates,
+            layers=num_layers,
+            directions=2 if bidirectional else 1,
+            bias=bias,
+            shared_input=shared_input_hidden_weights,
+        )
+        register(self, self.sizes, device, dtype)
+
+    def reset_parameters(self) -> None:
+        """Draw the float parameters again, as torch.nn does, and build the weight quantizers again from them."""
+        reset(self, self.sizes)
+        for proxy in (module for module in self.modules() if isinstance(module, QuantProxy)):
+            if proxy.rebuilds_on_load:
+                proxy.init_tensor_quant()
+
+    @property
+    def directions(self) -> list[Direction]:
+        """All directions of all layers, in the order of torch.nn."""
+        return [direction for sides in self._sides() for direction in sides]
+
+    def _sides(self) -> list[list[Direction]]:
+        """The directions of each layer."""
+        return [list(sides) for sides in self.layers]  # type: ignore[call-overload]
+
+    def _compute(self, x: Any, given: Sequence[Any] | None) -> tuple[Any, list[Any]]:
+        """The output, and for each kind of state the states of all layers and directions."""
+        if isinstance(x, PackedSequence):
+            return self._compute_packed(x, given)
+        check_input(x, self.input_size, self._named(), batch_first=self.batch_first)
+        single = x.ndim == 2
+        if single:
+            x = x.unsqueeze(1)
+        elif self.batch_first:
+            x = x.transpose(0, 1)
+        out, states = self._run(x, self._start(x, given, x.shape[1], single=single))
+        if single:
+            return out.squeeze(1), [[part.squeeze(0) for part in kind] for kind in states]
+        return (out.transpose(0, 1) if self.batch_first else out), states
+
+    def _compute_packed(self, packed: PackedSequence, given: Sequence[Any] | None) -> tuple[Any, list[Any]]:
+        data, sizes, order, back = packed
+        if self.return_quant_tensor:
+            raise InputError(
+                "a packed sequence cannot be returned as a quantized tensor",
+                where=self._named(),
+                why="return_quant_tensor is True, and torch packs plain tensors only",
+                fix="Set return_quant_tensor=False, or pad the sequences instead of packing them.",
+            )
+        check_features(data.shape[-1], self.input_size, self._named())
+        start = self._start(data, given, int(sizes[0]), single=False)
+        if order is not None:
+            start = [[part.index_select(0, order) for part in kind] for kind in start]
+        out, states = self._run(data, start, sizes)
+        if back is not None:
+            states = [[value_of(part).index_select(0, back) for part in kind] for kind in states]
+        return PackedSequence(value_of(out), sizes, order, back), states
+
+    def _start(
+        self, x: MaybeQuantized, given: Sequence[Any] | None, batch: int, *, single: bool
+    ) -> list[list[MaybeQuantized]]:
+        """The states before the first step: for each kind, one ``(B, …)`` for each layer and direction."""
+        features = (self.sizes.outputs, self.sizes.hidden)[: len(self.state_names)]
+        count = self.sizes.layers * self.sizes.directions
+        if given is None:
+            return [[zeros((batch, size), x) for _ in range(count)] for size in features]
+        start: list[list[MaybeQuantized]] = []
+        for state, size, name in zip(given, features, self.state_names, strict=True):
+            if isinstance(state, (list, tuple)):  # as the layer returns states that are not joined
+                state = torch.stack([value_of(part) for part in state])
+            check_state(state, (count, size) if single else (count, batch, size), name, self._named())
+            rows = value_of(state).unbind(0)
+            start.append([row.unsqueeze(0) if single else row for row in rows])
+        start[0] = [quantized(self.io_quant, value_of(row)) for row in start[0]]
+        return start
+
+    def _run(
+        self, x: MaybeQuantized, start: list[list[MaybeQuantized]], sizes: Tensor | None = None
+    ) -> tuple[Any, list[list[MaybeQuantized]]]:
+        """All layers, ``(T, B, I)`` or the joined steps of sequences of several lengths."""
+        if self._runs_in_float():
+            return self._run_in_float(x, start, sizes)
+        counts = None if sizes is None else sizes.tolist()
+        last: list[list[MaybeQuantized]] = [[] for _ in start]
+        for index, sides in enumerate(self._sides()):
+            outputs = []
+            floats = value_of(x)
+            for side, direction in enumerate(sides):
+                if index == 0 and not (side > 0 and isinstance(x, QuantTensor) and x.origin is not None):
+                    x = quantized(self.io_quant, floats)  # once, but for each direction while statistics are collected
+                at = index * self.sizes.directions + side
+                steps, state = direction(x, tuple(kind[at] for kind in start), counts)
+                outputs.append(stack(steps) if counts is None else concatenate(steps, 0))
+                for kind, part in zip(last, state, strict=True):
+                    kind.append(part)
+            x = concatenate(outputs, -1)
+            if self.dropout and self.training and index + 1 < self.num_layers:
+                x = quantized(self.io_quant, F.dropout(value_of(x), self.dropout))
+        return x, last
+
+    def _runs_in_float(self) -> bool:
+        """Whether torch has an operator for it: nothing but weights is quantized."""
+        inside = [child for direction in self.directions for child in direction.cell.children()]
+        biases = [direction.gate(gate).bias_quant for direction in self.directions for gate in direction.gates]
+        return is_off([self.io_quant, *inside, *biases])
+
+    def _run_in_float(
+        self, x: MaybeQuantized, start: list[list[MaybeQuantized]], sizes: Tensor | None
+    ) -> tuple[Any, list[list[MaybeQuantized]]]:
+        states = tuple(torch.stack([value_of(part) for part in kind]) for kind in start)
+        out, *last = run_in_float(
+            self.kind,
+            value_of(x),
+            states,
+            flat_weights(self.directions),
+            sizes=sizes,
+            biased=self.bias,
+            layers=self.num_layers,
+            dropout=self.dropout,
+            training=self.training,
+            bidirectional=self.bidirectional,
+        )
+        return out, [list(kind.unbind(0)) for kind in last]
+
+    def _given_back(self, out: Any) -> Any:
+        """The output, with its scale where the layer was asked for it."""
+        return out if isinstance(out, PackedSequence) else self._hand_on(out)
+
+    def _joined(self, states: Sequence[MaybeQuantized]) -> MaybeQuantized:
+        """The states of all layers and directions as one tensor, ``(L·D, B, …)``."""
+        return self._hand_on(stack(states))
+
+    def extra_repr(self) -> str:
+        """The options of the float layer, and what the quantizers of the first layer make of their tensors."""
+        first = self.directions[0]
+        gate = first.gate(first.gates[0])
+        cell = {name.removesuffix("_quant"): child for name, child in first.cell.named_children()}
+        shown = {"weight": gate.input_weight.weight_quant, "bias": gate.bias_quant, "io": self.io_quant, **cell}
+        words = [f"{name}: {describe(proxy)}" for name, proxy in shown.items() if isinstance(proxy, QuantProxy)]
+        return ", ".join([self.float_repr(), *words])
+
+    def __repr__(self) -> str:
+        """One line; print ``layers`` to see all parts."""
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def float_repr(self) -> str:
+        """The options of torch.nn that differ from their default."""
+        options: Mapping[str, tuple[Any, Any]] = {
+            "num_layers": (self.num_layers, 1),
+            "bias": (self.bias, True),
+            "batch_first": (self.batch_first, False),
+            "dropout": (self.dropout, 0.0),
+            "bidirectional": (self.bidirectional, False),
+            "proj_size": (self.proj_size, 0),
+        }
+        shown = [f"{name}={now}" for name, (now, default) in options.items() if now != default]
+        return ", ".join([str(self.input_size), str(self.hidden_size), *shown])
+
+
+def _check_whole(layer: str, name: str, number: Any) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ConfigurationError(
+            f"{name}={number!r} is no size",
+            where=layer,
+            why="it is a whole number, at least 1",
+            fix=f"Set {name} to a positive integer.",
+        )

@@ -1,0 +1,87 @@
+"""Checking what a recurrent layer is given: its input and its initial states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from quant_core.errors import InputError
+from quant_core.tensor import QuantTensor
+from quant_rnn.quantizing import MaybeQuantized
+
+
+def check_input(x: MaybeQuantized, features: int, where: str, *, batch_first: bool) -> None:
+    """A sequence of at least one step, ``(T, B, I)``, ``(B, T, I)`` or ``(T, I)``.
+
+    Raises:
+        InputError: when the number of axes or of features is another one, or there is no step.
+    """
+    if not isinstance(x, (Tensor, QuantTensor)):
+        raise InputError(
+            f"{type(x).__name__!r} object is no sequence",
+            where=where,
+            why="the input is a tensor, a QuantTensor or a PackedSequence",
+            fix="Stack the steps to one tensor, or pack sequences with torch.nn.utils.rnn.pack_padded_sequence.",
+        )
+    if x.ndim not in (2, 3):
+        raise InputError(
+            f"an input of shape {tuple(x.shape)} is no sequence",
+            where=where,
+            why=f"it has {x.ndim} axes, and a sequence has 3, or 2 without a batch",
+            fix="Give it as (batch, time, features)." if batch_first else "Give it as (time, batch, features).",
+        )
+    check_features(x.shape[-1], features, where)
+    axis = 1 if batch_first and x.ndim == 3 else 0
+    if x.shape[axis] == 0:
+        raise InputError(
+            f"an input of shape {tuple(x.shape)} has no step",
+            where=where,
+            why=f"axis {axis} holds the steps, and there must be at least one",
+            fix="Leave empty sequences out.",
+        )
+
+
+def check_features(found: int, wanted: int, where: str) -> None:
+    """The last axis has as many features as the layer takes.
+
+    Raises:
+        InputError: when it has not.
+    """
+    if found != wanted:
+        raise InputError(
+            f"an input with {found} features does not fit this layer",
+            where=where,
+            why=f"input_size is {wanted}",
+            fix=f"Give an input whose last axis has {wanted} elements, or set input_size={found}.",
+        )
+
+
+def check_state(state: Tensor | QuantTensor, wanted: Sequence[int], name: str, where: str) -> None:
+    """A state has one row for each layer, direction and sequence.
+
+    Raises:
+        InputError: when its shape is another one.
+    """
+    if not isinstance(state, (Tensor, QuantTensor)):
+        raise InputError(
+            f"the initial {name} is a {type(state).__name__}",
+            where=where,
+            why="it is a tensor or a QuantTensor",
+            fix="Give the states that the layer returned, or none to start from zeros.",
+        )
+    if tuple(state.shape) != tuple(wanted):
+        raise InputError(
+            f"an initial {name} of shape {tuple(state.shape)} does not fit",
+            where=where,
+            why=f"for this input it is {tuple(wanted)}: layers · directions, batch, features"
+            if len(wanted) == 3
+            else f"for this input it is {tuple(wanted)}: layers · directions, features",
+            fix=f"Give torch.zeros{tuple(wanted)}, or none to start from zeros.",
+        )
+
+
+def zeros(shape: Sequence[int], like: Tensor | QuantTensor) -> Tensor:
+    """The state that a sequence starts from where none is given."""
+    return torch.zeros(tuple(shape), dtype=like.dtype, device=like.device)

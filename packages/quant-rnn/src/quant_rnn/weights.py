@@ -1,0 +1,87 @@
+"""The quantized weights of one direction, stacked again so that all gates are one matrix product."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from quant_core.errors import InputError
+from quant_core.tensor import QuantTensor
+from quant_nn.layer import value_of
+from quant_rnn.gate_weights import GateParams, GateWeight
+
+
+class Weights(NamedTuple):
+    """What a direction computes with during one sequence.
+
+    Attributes:
+        input: ``(G·H, I)``.
+        hidden: ``(G·H, P)``.
+        bias: ``(G·H,)``, added to the projected input; ``None`` without biases.
+        hidden_bias: ``(H,)``, added to the product with the hidden state of the last gate, where the layer needs it apart.
+        projection: ``(P, H)``, of the output; ``None`` where it is not projected.
+    """
+
+    input: Tensor
+    hidden: Tensor
+    bias: Tensor | None
+    hidden_bias: Tensor | None
+    projection: Tensor | None
+
+
+def quantize_weights(
+    gates: Mapping[str, GateParams],
+    biases: Sequence[Sequence[Tensor]],
+    projection: GateWeight | None,
+    input_scale: Tensor | None,
+    where: str,
+) -> Weights:
+    """Quantize the weights of all gates, and the biases at the scale of the products that they are added to.
+
+    Args:
+        gates: the gates in their order.
+        biases: for each gate its biases, ``(H,)`` each: none, one, or one for the input and one for the hidden state.
+        projection: the matrix that projects the output.
+        input_scale: the scale of the input; ``None`` where it is not quantized.
+        where: the layer, for errors.
+
+    Raises:
+        InputError: when a bias is to be quantized and its scale is not known.
+    """
+    inputs = [params.input_weight.quant_weight() for params in gates.values()]
+    hidden = [params.hidden_weight.quant_weight() for params in gates.values()]
+    done: list[list[Tensor]] = []
+    for params, weight, parts in zip(gates.values(), inputs, biases, strict=True):
+        scale = None
+        if input_scale is not None and isinstance(weight, QuantTensor):
+            scale = (input_scale * weight.scale).reshape(() if weight.scale.numel() == 1 else (-1,))
+        done.append([_quantize_bias(params, part, scale, where) for part in parts])
+    return Weights(
+        input=_stack(inputs),
+        hidden=_stack(hidden),
+        bias=torch.cat([parts[0] for parts in done]) if done[0] else None,
+        hidden_bias=done[-1][1] if len(done[-1]) > 1 else None,
+        projection=None if projection is None else value_of(projection.quant_weight()),
+    )
+
+
+def _stack(parts: Sequence[Tensor | QuantTensor]) -> Tensor:
+    values = [value_of(part) for part in parts]
+    return values[0] if len(values) == 1 else torch.cat(values)
+
+
+def _quantize_bias(params: GateParams, bias: Tensor, scale: Tensor | None, where: str) -> Tensor:
+    quantizer = params.bias_quant
+    if quantizer is None:
+        return bias
+    if scale is None and quantizer.is_quant_enabled and getattr(quantizer, "requires_input_scale", True):
+        raise InputError(
+            "the bias cannot be quantized",
+            where=where,
+            why="its scale is input scale · weight scale, and the input or the weight is not quantized",
+            fix="Set io_quant and weight_quant, or bias_quant=None to keep the bias in float.",
+        )
+    return value_of(quantizer(bias, scale))
