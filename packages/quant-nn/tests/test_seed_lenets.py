@@ -18,7 +18,10 @@ from torch import Tensor, nn
 import quant_nn as qnn
 from quant_core.export import capture
 from quant_core.inject.enum import QuantType
+from quant_core.quant import Int8ActPerTensorFixedPoint as DPUActQuant
 from quant_core.quant import Int8Bias as BiasQuant
+from quant_core.quant import Int8BiasPerTensorFixedPointInternalScaling as DPUBiasQuant
+from quant_core.quant import Int8WeightPerTensorFixedPoint as DPUWeightQuant
 from quant_core.quant import Int8WeightPerTensorFloat as SignedWeightQuant
 from quant_core.quant import ShiftedUint8ActPerTensorFloat as ActQuant
 from quant_core.quant import ShiftedUint8WeightPerTensorFloat as UnsignedWeightQuant
@@ -145,6 +148,43 @@ class MixedFloatQuantLeNet(nn.Module):
         return out
 
 
+class DPULeNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = qnn.QuantConv2d(
+            3, 6, 5, input_quant=DPUActQuant, weight_quant=DPUWeightQuant,
+            output_quant=DPUActQuant, bias_quant=DPUBiasQuant, return_quant_tensor=True
+        )  # fmt: skip
+        self.relu1 = nn.ReLU()
+        self.conv2 = qnn.QuantConv2d(
+            6, 16, 5, weight_quant=DPUWeightQuant, output_quant=DPUActQuant,
+            bias_quant=DPUBiasQuant, return_quant_tensor=True
+        )  # fmt: skip
+        self.relu2 = nn.ReLU()
+        self.fc1 = qnn.QuantLinear(
+            256, 120, bias=True, weight_quant=DPUWeightQuant, bias_quant=DPUBiasQuant,
+            output_quant=DPUActQuant, return_quant_tensor=True
+        )  # fmt: skip
+        self.relu3 = nn.ReLU()
+        self.fc2 = qnn.QuantLinear(
+            120, 84, bias=True, weight_quant=DPUWeightQuant, bias_quant=DPUBiasQuant,
+            output_quant=DPUActQuant, return_quant_tensor=True
+        )  # fmt: skip
+        self.relu4 = nn.ReLU()
+        self.fc3 = qnn.QuantLinear(84, 10, bias=False, weight_quant=DPUWeightQuant, output_quant=DPUActQuant)
+
+    def forward(self, x):
+        out = self.relu1(self.conv1(x))
+        out = F.max_pool2d(out, 2)
+        out = self.relu2(self.conv2(out))
+        out = F.max_pool2d(out, 2)
+        out = out.reshape(out.shape[0], -1)
+        out = self.relu3(self.fc1(out))
+        out = self.relu4(self.fc2(out))
+        out = self.fc3(out)
+        return out
+
+
 def mixed(bias_quant: bool, reduced_act_quant: bool, weight_signed: bool) -> Any:
     """That network with flags, and the bit widths that it quantizes weights, activations and biases to."""
     bits = {"weight": {8}, "activation": {7 if reduced_act_quant else 8}, **({"bias": {8}} if bias_quant else {})}
@@ -161,6 +201,7 @@ def mixed(bias_quant: bool, reduced_act_quant: bool, weight_signed: bool) -> Any
         pytest.param(
             LowPrecisionLeNet, 32, {"weight": {3}, "activation": {4}, "bias": {8}}, id="W3A4 and 8-bit biases"
         ),
+        pytest.param(DPULeNet, 28, {"weight": {8}, "activation": {8}, "bias": {8}}, id="DPU"),
         *(mixed(*flags) for flags in product((True, False), repeat=3)),
     ],
 )
@@ -189,6 +230,17 @@ def test_it_trains_evaluates_and_is_captured(
     for quantizer in program.quantizers:
         found.setdefault(quantizer.role, set()).add(quantizer.bit_width)
     assert found == bits
+
+
+def test_every_scale_of_the_network_for_the_dpu_is_a_power_of_two() -> None:
+    torch.manual_seed(0)
+    network = DPULeNet()
+    network(torch.rand(8, 3, 28, 28))
+    quantizers = capture(network.eval(), (torch.rand(1, 3, 28, 28),)).quantizers
+    assert len(quantizers) == 15
+    for quantizer in quantizers:
+        assert quantizer.scale is not None
+        assert bool((torch.frexp(quantizer.scale).mantissa == 0.5).all()), quantizer.name
 
 
 def test_max_val_is_where_the_scale_of_an_activation_starts() -> None:
