@@ -24,7 +24,9 @@ def row(target: str, kind: str, support: QuantSupport) -> str:
 
 def test_the_table_is_current() -> None:
     text = README.read_text(encoding="utf-8")
-    rows = [row(target, *entry) for target, takes in (("qonnx", QONNX), ("finn", FINN)) for entry in takes.quant.items()]
+    rows = [
+        row(target, *entry) for target, takes in (("qonnx", QONNX), ("finn", FINN)) for entry in takes.quant.items()
+    ]
     assert "\n".join(rows) in text
 
 
