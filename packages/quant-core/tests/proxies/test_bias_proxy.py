@@ -4,12 +4,21 @@ import pytest
 import torch
 from torch import nn
 
-from quant_core.errors import InputError
+from quant_core.components import ParameterFromStatsFromParameterScaling
+from quant_core.errors import InputError, MissingDependencyError
 from quant_core.proxies import BiasQuantProxyFromInjector
-from quant_core.quant import Int8Bias, Int16Bias, Int32Bias
+from quant_core.quant import (
+    Int8Bias,
+    Int8BiasPerTensorFixedPointInternalScaling,
+    Int8BiasPerTensorFloatInternalScaling,
+    Int16Bias,
+    Int24Bias,
+    Int32Bias,
+    IntBias,
+)
 
 
-@pytest.mark.parametrize(("quantizer", "bits"), [(Int8Bias, 8), (Int16Bias, 16), (Int32Bias, 32)])
+@pytest.mark.parametrize(("quantizer", "bits"), [(Int8Bias, 8), (Int16Bias, 16), (Int24Bias, 24), (Int32Bias, 32)])
 @pytest.mark.parametrize("scale", [torch.tensor(0.01), torch.tensor([0.01, 0.02, 0.5])], ids=["tensor", "channel"])
 def test_a_bias_lies_on_the_grid_of_the_accumulator(quantizer: type[Int8Bias], bits: int, scale: torch.Tensor) -> None:
     layer = nn.Linear(4, 3)
@@ -65,3 +74,57 @@ def test_loading_a_checkpoint_does_not_build_it_again() -> None:
     built = layer.bias_quant.tensor_quant
     layer.load_state_dict(nn.Linear(4, 3).state_dict(), strict=True)
     assert layer.bias_quant.tensor_quant is built
+
+
+def test_a_bias_without_bits_asks_for_them() -> None:
+    layer = nn.Linear(4, 3)
+    assert BiasQuantProxyFromInjector(layer, IntBias.let(bit_width=11))(layer.bias, torch.tensor(0.01)).bit_width == 11
+    with pytest.raises(MissingDependencyError, match=r"^IntBias has no attribute 'bit_width'\n"):
+        BiasQuantProxyFromInjector(layer, IntBias)
+
+
+INTERNAL = [Int8BiasPerTensorFloatInternalScaling, Int8BiasPerTensorFixedPointInternalScaling]
+
+
+@pytest.mark.parametrize("quantizer", INTERNAL)
+def test_a_bias_may_have_a_scale_of_its_own(quantizer: type) -> None:
+    layer = nn.Linear(4, 3)
+    nn.init.constant_(layer.bias, -0.75)
+    proxy = BiasQuantProxyFromInjector(layer, quantizer)
+    assert not proxy.requires_input_scale
+    quantized = proxy(layer.bias, None)
+    wanted = 1.0 if quantizer is Int8BiasPerTensorFixedPointInternalScaling else 0.75
+    assert quantized.scale.item() == wanted / 128
+    assert quantized.is_valid
+    assert torch.equal(proxy(layer.bias, torch.tensor(100.0)).value, quantized.value)
+    quantized.value.sum().backward()
+    assert layer.bias.grad is not None
+
+
+@pytest.mark.parametrize("quantizer", INTERNAL)
+def test_a_bias_of_zeros_has_a_scale(quantizer: type) -> None:
+    layer = nn.Linear(4, 3)
+    nn.init.zeros_(layer.bias)
+    quantized = BiasQuantProxyFromInjector(layer, quantizer)(layer.bias, None)
+    assert quantized.scale.item() > 0
+    assert torch.equal(quantized.value, torch.zeros(3))
+
+
+def test_a_learned_scale_starts_from_the_bias_and_from_one_that_is_loaded() -> None:
+    layer = nn.Linear(4, 3)
+    quantizer = Int8BiasPerTensorFloatInternalScaling.let(scaling_impl=ParameterFromStatsFromParameterScaling)
+    layer.bias_quant = BiasQuantProxyFromInjector(layer, quantizer)
+    value = layer.bias_quant.tensor_quant.scaling_impl.value
+    assert torch.equal(value, layer.bias.abs().max())
+    layer.load_state_dict({"weight": torch.zeros(3, 4), "bias": torch.tensor([1.0, -5.0, 2.0])})
+    assert layer.bias_quant.tensor_quant.scaling_impl.value is value
+    assert value.item() == 5
+
+
+def test_biases_that_share_a_quantizer_have_one_scale() -> None:
+    one, other = nn.Linear(4, 3), nn.Linear(4, 7)
+    proxy = BiasQuantProxyFromInjector(one, Int8BiasPerTensorFloatInternalScaling)
+    proxy.add_owner(other)
+    largest = torch.cat([one.bias, other.bias]).abs().max()
+    assert torch.equal(proxy(one.bias, None).scale, largest / 128)
+    assert torch.equal(proxy(other.bias, None).scale, largest / 128)

@@ -31,6 +31,7 @@ class BiasQuantProxyFromInjector(QuantProxy):
     def _take(self, built: Mapping[str, Any]) -> None:
         quant = self.tensor_quant
         self.requires_input_scale = quant is None or "scale" in inspect.signature(quant.forward).parameters
+        self.rebuilds_on_load = not self.requires_input_scale  # its scale may start from the bias
 
     def forward(self, bias: Tensor, accumulator_scale: Tensor | None) -> QuantTensor | Tensor:
         """The quantized bias.

@@ -86,6 +86,7 @@ class Int8BiasPerTensorFloatInternalScaling(Injector):
     tensor_quant: Any = IntQuant
     scaling_impl: Any = StatsFromParameterScaling
     scaling_stats_impl: Any = AbsMax
+    parameter_name = "bias"
     bit_width_impl: Any = ConstBitWidth
     zero_point_impl: Any = ZeroZeroPoint
     bit_width = 8

@@ -25,6 +25,7 @@ class StatsFromParameterScaling(Scaling):
         restrict_scaling_impl: which numbers the threshold may be.
         scaling_affine_rescaling_init: where a learned weight of the statistic starts, for example 1.0.
         scaling_affine_shifting_init: where a learned bias of the statistic starts, for example 0.0.
+        parameter_name: the name of the weight in its layer; ``"bias"`` in quantizers of biases.
 
     Raises:
         ConfigurationError: when the weights of several layers cannot be joined, or an option is out of range.
@@ -43,12 +44,16 @@ class StatsFromParameterScaling(Scaling):
         restrict_scaling_impl: Restriction | None = None,
         scaling_affine_rescaling_init: float | None = None,
         scaling_affine_shifting_init: float | None = None,
+        parameter_name: str = "weight",
     ) -> None:
         super().__init__(scaling_min_val, restrict_scaling_impl)
         self.scaling_stats_impl = scaling_stats_impl
+        self.parameter_name = parameter_name
         self._sharing = module if isinstance(module, tuple) and len(module) > 1 else ()
         affine = (scaling_affine_rescaling_init, scaling_affine_shifting_init)
-        shape = () if affine == (None, None) else _statistic_of(scaling_stats_impl, _layers(module)).shape
+        shape = (
+            () if affine == (None, None) else _statistic_of(scaling_stats_impl, _layers(module), parameter_name).shape
+        )
         self.affine_rescaling = AffineRescaling(*affine, shape)
 
     @property
@@ -59,7 +64,8 @@ class StatsFromParameterScaling(Scaling):
     def forward(self, x: Tensor) -> Tensor:
         """The threshold from the statistic of ``x``, or of all weights that share this quantizer."""
         shared = self._sharing
-        statistic: Tensor = _statistic_of(self.scaling_stats_impl, shared) if shared else self.scaling_stats_impl(x)
+        own = self.scaling_stats_impl
+        statistic: Tensor = _statistic_of(own, shared, self.parameter_name) if shared else own(x)
         if not self.affine_rescaling.learns:
             return self.of_statistic(statistic)
         return self.of_parameter(self.affine_rescaling(self.parameter_for(statistic)))
@@ -78,6 +84,7 @@ class ParameterFromStatsFromParameterScaling(Scaling):
             all of their weights together.
         scaling_min_val: the smallest threshold.
         restrict_scaling_impl: which numbers the threshold may be.
+        parameter_name: the name of the weight in its layer; ``"bias"`` in quantizers of biases.
 
     Raises:
         ConfigurationError: when the weights of several layers cannot be joined, or ``scaling_min_val`` is out of range.
@@ -98,12 +105,13 @@ class ParameterFromStatsFromParameterScaling(Scaling):
         module: nn.Module | tuple[nn.Module, ...],
         scaling_min_val: float | None = None,
         restrict_scaling_impl: Restriction | None = None,
+        parameter_name: str = "weight",
     ) -> None:
         super().__init__(scaling_min_val, restrict_scaling_impl)
         layers = _layers(module)
         with torch.no_grad():
-            statistic = _statistic_of(scaling_stats_impl, layers)
-            check_finite(statistic, layers)
+            statistic = _statistic_of(scaling_stats_impl, layers, parameter_name)
+            check_finite(statistic, layers, what=parameter_name)
             self.value = nn.Parameter(self.parameter_for(statistic).clone())
 
     @property
@@ -120,7 +128,7 @@ def _layers(module: nn.Module | tuple[nn.Module, ...]) -> tuple[nn.Module, ...]:
     return module if isinstance(module, tuple) else (module,)
 
 
-def _statistic_of(statistic: Statistic, layers: tuple[nn.Module, ...]) -> Tensor:
-    rows, shape = joined_rows(statistic.granularity, layers)
+def _statistic_of(statistic: Statistic, layers: tuple[nn.Module, ...], name: str) -> Tensor:
+    rows, shape = joined_rows(statistic.granularity, layers, name)
     found: Tensor = statistic.of_rows(rows)
     return found.reshape(shape)

@@ -11,8 +11,12 @@ from quant_core.components.stats.statistic import Grouping
 from quant_core.errors import ConfigurationError
 
 
-def joined_rows(granularity: Grouping, layers: tuple[nn.Module, ...]) -> tuple[Tensor, tuple[int, ...]]:
+def joined_rows(
+    granularity: Grouping, layers: tuple[nn.Module, ...], name: str = "weight"
+) -> tuple[Tensor, tuple[int, ...]]:
     """The rows of all weights side by side, ``(R, n₁ + n₂ + …)``, and the shape of a scale for them.
+
+    ``name`` is that of the weight in its layer.
 
     Raises:
         ConfigurationError: when the weights have different numbers of rows.
@@ -22,7 +26,7 @@ def joined_rows(granularity: Grouping, layers: tuple[nn.Module, ...]) -> tuple[T
     >>> rows.shape, shape
     (torch.Size([2, 8]), (2, 1))
     """
-    weights: list[Any] = [layer.weight for layer in layers]
+    weights: list[Any] = [getattr(layer, name) for layer in layers]
     rows = [granularity.rows(weight) for weight in weights]
     if len({row.shape[0] for row in rows}) > 1:
         raise ConfigurationError(
