@@ -26,9 +26,6 @@ class Scaling(nn.Module):
     Attributes:
         learns: whether the threshold is a parameter, so that what is clamped tells it where to go.
 
-    Attributes:
-        learns: whether the threshold is a parameter, so that what is clamped tells it where to go.
-
     Args:
         scaling_min_val: the smallest threshold.
         restrict_scaling_impl: which numbers the threshold may be; any positive ones if left out.
@@ -36,8 +33,6 @@ class Scaling(nn.Module):
     Raises:
         ConfigurationError: when ``scaling_min_val`` is negative or not finite.
     """
-
-    learns: bool = False
 
     learns: bool = False
 
