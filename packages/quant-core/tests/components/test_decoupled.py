@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from quant_core.components import ConstBitWidth, ConstScaling, DecoupledIntQuant, IntQuant, ParameterScaling
 from quant_core.errors import ConfigurationError, InputError
 from quant_core.export import capture
-from quant_core.ops import integer_range
+from quant_core.ops import integer_range, quantize_decoupled
 from quant_core.proxies import ActQuantProxyFromInjector, WeightQuantProxyFromInjector
 from quant_core.quant import (
     Int4WeightPerTensorFloatDecoupled,
@@ -76,6 +76,31 @@ def test_each_scale_has_its_own_gradient() -> None:
     assert second.value.grad is not None
     assert second.value.grad.item() == (1 - 4) / 4  # the sum of the integers over the largest one
     assert first.value.grad.item() == pytest.approx(-1.2 * 2 / 4)
+
+
+@given(
+    st.integers(0, 1000),
+    st.sampled_from(["masked", "pass"]),
+    st.sampled_from(["ROUND", "TO_ZERO"]),
+    st.sampled_from([(), (4, 1)]),
+    st.sampled_from([(), (4, 1)]),
+)
+def test_the_gradient_in_few_passes_is_that_of_the_chain(
+    seed: int, clamp: Any, mode: str, first: tuple[int, ...], second: tuple[int, ...]
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    start = [torch.randn(4, 20, generator=generator), torch.full(first, 0.2), torch.full(second, 0.5)]
+    incoming = torch.randn(4, 20, generator=generator)
+    results = []
+    for bits in (4, torch.tensor(4.0)):  # a tensor may learn, and takes the chain
+        x, pre_scale, scale = (leaf.clone().requires_grad_() for leaf in start)
+        options: dict[str, Any] = {"signed": True, "rounding_mode": mode, "clamp_gradient": clamp}
+        y = quantize_decoupled(x, pre_scale, scale, bits, **options)
+        y.backward(incoming)
+        results.append((y.detach(), x.grad, pre_scale.grad, scale.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    for found, wanted in zip(*results, strict=True):
+        assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("quantizer", [Int4WeightPerTensorFloatDecoupled, Int8WeightPerChannelFloatDecoupled])

@@ -3,6 +3,7 @@
 from quant_core.ops import dialect as dialect
 from quant_core.ops.binary import quantize_binary, quantize_ternary
 from quant_core.ops.composed import quantize_composed
+from quant_core.ops.decoupled import quantize_decoupled
 from quant_core.ops.integer import ClampGradient, integer_range, quantize_int
 from quant_core.ops.rounding import ROUNDING_MODES, RoundingMode, round_to_integer
 from quant_core.ops.straight_through import (
@@ -39,6 +40,7 @@ __all__ = [
     "magnitude_at_least",
     "quantize_binary",
     "quantize_composed",
+    "quantize_decoupled",
     "quantize_int",
     "quantize_ternary",
     "quantize_trunc",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from quant_core.ops.integer import ClampGradient, integer_range
-from quant_core.ops.integer_levels import compute_dtype
+from quant_core.ops.integer_levels import compute_dtype, is_zero
 from quant_core.ops.straight_through import clamp_ste, round_ste, tensor_clamp
 
 
@@ -55,10 +55,11 @@ def quantize_composed(
     dtype = x.dtype
     x = _as(compute_dtype(x), x)
     low, high = integer_range(bit_width, signed=signed, narrow_range=narrow_range)
+    shift = zero_point if pre_zero_point is None else pre_zero_point
     levels = x / (scale if pre_scale is None else pre_scale)
-    rounded = rounding(levels + (zero_point if pre_zero_point is None else pre_zero_point))
+    rounded = rounding(levels if is_zero(shift) else levels + shift)
     clamped = tensor_clamp(rounded, low, high) if clamp_gradient == "masked" else clamp_ste(rounded, low, high)
-    value = _as(dtype, (clamped - zero_point) * scale)
+    value = _as(dtype, (clamped if is_zero(zero_point) else clamped - zero_point) * scale)
     if torch.compiler.is_exporting():
         grid = [torch.as_tensor(part, dtype=scale.dtype, device=scale.device) for part in (zero_point, bit_width)]
         captured: Tensor = torch.ops.quant.int(

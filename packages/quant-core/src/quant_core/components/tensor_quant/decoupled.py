@@ -11,7 +11,7 @@ from quant_core.components.int_scaling import IntScaling
 from quant_core.components.tensor_quant.base import Quantized, TensorQuant
 from quant_core.components.tensor_quant.integer_options import check_integer, check_one_rounding
 from quant_core.components.zero_point import ZeroZeroPoint
-from quant_core.ops import ClampGradient, quantize_composed, rounding_ste
+from quant_core.ops import ClampGradient, quantize_composed, quantize_decoupled
 from quant_core.ops.rounding import check_rounding_mode
 
 
@@ -86,24 +86,33 @@ class DecoupledIntQuant(TensorQuant):
         pre_scale = self.pre_scaling_impl(x) / self.int_scaling_impl(self._bits(bit_width))
         check_fits(x, scale)
         check_fits(x, pre_scale)
-        value = quantize_composed(
-            x,
-            scale,
-            0,
-            self._bits(bit_width),
-            signed=self.signed,
-            narrow_range=self.narrow_range,
-            rounding=self.rounding_impl or self._round,
-            clamp_gradient=self.clamp_gradient,
-            pre_scale=pre_scale,
-        )
+        kinds = {"signed": self.signed, "narrow_range": self.narrow_range}
+        bits = self._bits(bit_width)
+        if self.rounding_impl is not None:
+            value = quantize_composed(
+                x,
+                scale,
+                0,
+                bits,
+                rounding=self.rounding_impl,
+                clamp_gradient=self.clamp_gradient,
+                pre_scale=pre_scale,
+                **kinds,
+            )
+        else:
+            value = quantize_decoupled(
+                x,
+                pre_scale,
+                scale,
+                bits,
+                rounding_mode=self.rounding_mode,
+                clamp_gradient=self.clamp_gradient,
+                **kinds,
+            )
         return self.delay(x, value), scale, zero_point, bit_width
 
     def _bits(self, bit_width: Tensor) -> Tensor | float:
         return bit_width if self.bit_width_impl.constant is None else self.bit_width_impl.constant
-
-    def _round(self, x: Tensor) -> Tensor:
-        return rounding_ste(x, self.rounding_mode)
 
     def extra_repr(self) -> str:
         """The options."""

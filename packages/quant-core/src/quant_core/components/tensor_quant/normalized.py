@@ -13,7 +13,7 @@ from quant_core.components.tensor_quant.base import Quantized, TensorQuant
 from quant_core.components.tensor_quant.integer_options import check_integer
 from quant_core.components.zero_point import ZeroZeroPoint
 from quant_core.errors import InputError
-from quant_core.ops import ClampGradient, quantize_composed, rounding_ste
+from quant_core.ops import ClampGradient, quantize_decoupled
 from quant_core.ops.rounding import check_rounding_mode
 
 
@@ -79,22 +79,18 @@ class WeightNormIntQuant(TensorQuant):
         scale, zero_point, bit_width = self.grid(x)
         check_fits(x, scale)
         centred = self.pre_scaling_impl.centred(x if x.dtype == scale.dtype else x.to(scale.dtype))
-        value = quantize_composed(
+        value = quantize_decoupled(
             centred,
+            self.pre_scaling_impl(centred, scale, input),
             scale,
-            0,
             bit_width if self.bit_width_impl.constant is None else self.bit_width_impl.constant,
             signed=self.signed,
             narrow_range=self.narrow_range,
-            rounding=self._round,
+            rounding_mode=self.rounding_mode,
             clamp_gradient=self.clamp_gradient,
-            pre_scale=self.pre_scaling_impl(centred, scale, input),
         )
         value = value if value.dtype == x.dtype else value.to(x.dtype)
         return self.delay(x, value), scale, zero_point, bit_width
-
-    def _round(self, x: Tensor) -> Tensor:
-        return rounding_ste(x, self.rounding_mode)
 
     def extra_repr(self) -> str:
         """The options."""
