@@ -108,7 +108,11 @@ def test_multihead_attention_in_training_and_afterwards(name: str, seed: int, ma
         for layer in layers:
             x = tensor(seed + step, *shape).requires_grad_()
             torch.manual_seed(step)  # dropout
+            heads: list[Tensor] = []
+            hook = layer.out_proj.register_forward_pre_hook(lambda _, given, seen=heads: seen.append(value(given[0])))
             out, weights = layer(x, x, x, **masks)
+            hook.remove()
+            unique = int((heads[0].abs() == heads[0].abs().max()).sum()) == 1
             layer.zero_grad()
             value(out).backward(tensor(seed + 1, *shape))
             results.append(
@@ -121,7 +125,10 @@ def test_multihead_attention_in_training_and_afterwards(name: str, seed: int, ma
                 }
             )
         ours, theirs = results
-        for name_of, relative in (("output", 1e-6), ("weights", 0.0), ("input", 2e-3), ("parameters", 2e-3)):
+        compared = [("output", 1e-6), ("weights", 0.0)]
+        if step >= 2 or unique:  # of equal largest elements, each library picks one for the gradient of the statistic
+            compared += [("input", 2e-3), ("parameters", 2e-3)]
+        for name_of, relative in compared:
             assert_close(ours[name_of], theirs[name_of], relative=relative)
         if step == 2:
             assert_close(ours["learned"], theirs["learned"], relative=2e-3)
