@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import quant_core.quant as q
-from quant_core.components import ConstScaling
+from quant_core.components import ConstScaling, PerGroup
 from quant_core.errors import InputError, UnusedAttributeError
 from quant_core.proxies import QuantProxy
 
@@ -155,6 +155,40 @@ def test_a_float_checkpoint_starts_the_grid_from_its_weight(name: str) -> None:
     wanted = weight_proxy(name, weight)
     assert torch.equal(net.weight_quant.scale(), wanted.scale())
     assert torch.equal(net.weight_quant.zero_point(), wanted.zero_point())
+
+
+@pytest.mark.parametrize("name", WEIGHTS + ACTS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_half_and_double_precision(name: str, dtype: torch.dtype) -> None:
+    """The value has the dtype of the tensor; scale and zero-point have at least float32."""
+    x = normal(0, 4, 30, shift=0.3).to(dtype)
+    proxy = weight_proxy(name, x).to(dtype) if "Weight" in name else act_proxy(name, collect_stats_steps=1)
+    for _ in range(2):
+        leaf = x.clone().requires_grad_()
+        out = proxy(leaf)
+        out.value.sum().backward()
+        assert out.value.dtype == leaf.grad.dtype == dtype
+        assert out.scale.dtype in (torch.float32, torch.float64)
+        assert out.zero_point.dtype in (torch.float32, torch.float64)
+        assert out.is_valid
+
+
+@pytest.mark.parametrize("name", [name for name in WEIGHTS if "Tensor" in name])
+def test_per_group_is_per_tensor_on_each_group(name: str) -> None:
+    weight = normal(0, 2, 20, shift=0.3)
+    out = weight_proxy(name, weight, granularity=PerGroup(10))(weight)
+    if "HQO" in name:  # stops for all groups together
+        assert out.is_valid
+        return
+    for part, value, zero_point in (
+        (w.flatten(), v.flatten(), z.flatten())
+        for w, v, z in zip(
+            weight.reshape(4, 1, 10), out.value.reshape(4, 1, 10), out.zero_point.reshape(4, 1, 10), strict=True
+        )
+    ):
+        alone = weight_proxy(name, part.unsqueeze(0))(part.unsqueeze(0))
+        assert torch.equal(alone.value.flatten(), value)
+        assert bool((zero_point == alone.zero_point).all())
 
 
 def test_the_grid_is_told_by_its_origin_only_when_nothing_of_it_is_computed_from_the_tensor() -> None:
