@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import quant_nn as qnn
 from quant_core.components import ConstScaling, PerChannel
 from quant_core.quant import Int8ActPerTensorFloat, Int8Bias, TruncTo8bit
+from quant_core.tensor import QuantTensor
 
 TRAINED_STEPS = 2
 FOUR: dict[str, Any] = {"weight_bit_width": 4, "bias_quant": Int8Bias}
@@ -250,6 +251,52 @@ def test_embeddings_and_several_inputs(write: Callable[..., Any], target: str) -
     if target == "finn":
         inferred = file.inferred()
         assert [inferred.get_tensor_datatype(node.input[0]).name for node in file.nodes("MatMul")] == ["INT4", "INT4"]
+
+
+@pytest.mark.parametrize("target", ["qonnx", "finn"])
+def test_a_quantized_tensor_is_returned_with_its_grid(write: Callable[..., Any], target: str) -> None:
+    net, x = qnn.QuantIdentity(bit_width=4, return_quant_tensor=True), torch.randn(3, 4)
+    net(x)
+    file = write(target, net, x)
+    ours, theirs = net(x), file.artifact.run(x)
+    assert isinstance(theirs, QuantTensor)
+    assert torch.equal(theirs.int(), ours.int())
+    torch.testing.assert_close(theirs.scale, ours.scale.detach(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("target", ["qonnx", "finn"])
+def test_groups_of_a_transposed_convolution_share_the_scales_of_its_channels(
+    write: Callable[..., Any], target: str
+) -> None:
+    torch.manual_seed(0)
+    options = {"weight_scaling_per_output_channel": True, "input_quant": Int8ActPerTensorFloat, **FOUR}
+    net, x = qnn.QuantConvTranspose2d(4, 6, 3, groups=2, **options), torch.randn(1, 4, 5, 5)
+    net(x)
+    file = write(target, net, x)
+    torch.testing.assert_close(torch.from_numpy(file.outputs(x)[0]), net(x).detach(), rtol=1e-5, atol=1e-6)
+
+
+class InPlace(nn.Module):
+    """A ReLU in place of what is used again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entry = qnn.QuantIdentity(bit_width=4)
+        self.linear = qnn.QuantLinear(4, 3)
+        self.levels = qnn.QuantIdentity(bit_width=4, signed=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = self.linear(self.entry(x))
+        return self.levels(F.relu_(total)) + total
+
+
+@pytest.mark.parametrize("target", ["qonnx", "finn"])
+def test_a_relu_in_place_changes_what_is_used_again(write: Callable[..., Any], target: str) -> None:
+    torch.manual_seed(0)
+    net, x = InPlace(), torch.randn(3, 4)
+    net(x)
+    file = write(target, net, x)
+    torch.testing.assert_close(torch.from_numpy(file.outputs(x)[0]), net(x).detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_float_bias_is_added_after_the_scale_and_a_quantized_one_before(write: Callable[..., Any]) -> None:

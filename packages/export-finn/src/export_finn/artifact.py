@@ -65,11 +65,11 @@ class QonnxArtifact(OnnxArtifact):
                 fix="Report this as a defect of the target.",
             ) from failure
         values = {node: self._value(node, context[name]) for node, name in self._values.items() if name in context}
-        outputs = [torch.as_tensor(context[value.name]) for value in model.graph.output]
+        outputs = [torch.tensor(context[value.name]) for value in model.graph.output]
         return Trace(outputs=outputs, values=values, program=self.program, inputs=inputs)
 
     def _value(self, node: str, found: Any) -> Tensor:
-        value = torch.as_tensor(found)
+        value = torch.tensor(found)
         return value * self._scales[node] if node in self._scales else value
 
     @cached_property

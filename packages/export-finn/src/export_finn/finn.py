@@ -14,6 +14,7 @@ from export_finn.datatypes import annotate
 from export_finn.flattening import restore_flatten
 from export_finn.lowering import Lowering
 from export_finn.ops import translations
+from export_finn.outputs import compute_constant_outputs
 from quant_core.export import Program
 from quant_core.export.onnx import check_opset, check_precision, to_onnx
 
@@ -39,7 +40,11 @@ def lower(program: Program, opset_version: int = 18) -> QonnxArtifact:
         translations=translations(),
         opset=opset_version,
         producer="export-finn",
-        steps=(restore_flatten, annotate(lowering.constant_datatypes, lowering.result_datatypes)),
+        steps=(
+            restore_flatten,
+            compute_constant_outputs,
+            annotate(lowering.constant_datatypes, lowering.result_datatypes),
+        ),
     )
     values, scales = lowering.values(names)
     return QonnxArtifact("finn", program.signature, content, values, scales)

@@ -16,6 +16,7 @@ from export_finn.artifact import QonnxArtifact
 from export_finn.flattening import restore_flatten
 from export_finn.operands import ROUNDING_MODES, dequantized, input_grid, scale_and_zero_point
 from export_finn.ops import BIPOLAR, QUANT, TRUNC, translations
+from export_finn.outputs import compute_constant_outputs
 from export_finn.products import Product, product
 from export_finn.weights import split_weights
 from quant_core.export import Program, ProgramBuilder, Quantizer, constant_inputs, is_quantizer
@@ -42,7 +43,7 @@ def lower(program: Program, opset_version: int = 18) -> QonnxArtifact:
         translations=translations(),
         opset=opset_version,
         producer="export-finn",
-        steps=(split_weights, restore_flatten),
+        steps=(split_weights, restore_flatten, compute_constant_outputs),
     )
     return QonnxArtifact("qonnx", program.signature, content, values)
 
