@@ -204,6 +204,9 @@ def test_captured_weights_are_the_same_integers(quantizer: Any) -> None:
     program = capture(layer, (torch.zeros(1, 40),))
     (weight,) = program.quantizers
     assert (weight.op, weight.role, weight.bit_width, weight.narrow_range) == ("quant::int", "weight", 8, True)
+    assert (
+        "weight" in capture(layer, (torch.zeros(1, 40),)).exported.state_dict
+    )  # stored under the name of the parameter
     assert weight.integers is not None
     quantized = layer.weight_quant(layer.weight)
     assert isinstance(quantized, QuantTensor)

@@ -121,10 +121,21 @@ class _Folding:
 
     def _tensor_name(self, node: fx.Node) -> str:
         """The name of the parameter that a quantizer quantizes, else one from the quantizer's own."""
-        source = node.args[0]
+        source, path = node.args[0], self.modules.locate(node).path
         if isinstance(source, fx.Node) and source.name in self.targets:
             return self.targets[source.name]
-        return f"{self.modules.locate(node).path}.value"
+        parameter = path.removesuffix("_quant")  # some quantizers compute with it first
+        return parameter if parameter in self._read_by(source) else f"{path}.value"
+
+    def _read_by(self, node: Any) -> set[str]:
+        """The names of the constants that a value is computed from."""
+        waiting, seen = [node], set()
+        while waiting:
+            found = waiting.pop()
+            if isinstance(found, fx.Node) and found not in seen:
+                seen.add(found)
+                waiting.extend(found.all_input_nodes)
+        return {self.targets[found.name] for found in seen if found.name in self.targets}
 
     def _node_name(self, node: fx.Node) -> str:
         path = self.modules.locate(node).path
