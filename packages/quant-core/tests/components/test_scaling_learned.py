@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from quant_core.components import (
     AbsMax,
+    ConstScaling,
     FloatRestriction,
     LogFloatRestriction,
     ParameterFromStatsFromParameterScaling,
+    ParameterScaling,
     PerChannel,
     PowerOfTwoRestriction,
     StatsFromParameterScaling,
@@ -91,6 +93,22 @@ def test_layers_that_share_start_from_the_largest_of_all_weights() -> None:
 def test_per_channel_starts_from_each_channel() -> None:
     layer = Layer(LearnedPerChannel)
     torch.testing.assert_close(threshold(layer), layer.weight.detach().abs().amax(1, keepdim=True))
+
+
+@pytest.mark.parametrize("kind", [ConstScaling, ParameterScaling])
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [({}, ()), ({"scaling_per_output_channel": True}, (3, 1)), ({"group_size": 2}, (3, 2))],
+    ids=["tensor", "channel", "group"],
+)
+def test_a_given_threshold_has_as_many_numbers_as_the_weight_has_scales(
+    kind: type, options: dict[str, object], shape: tuple[int, ...]
+) -> None:
+    layer = Layer(Int8WeightPerTensorFloat.let(scaling_impl=kind, scaling_init=0.5, **options))
+    assert layer.weight_quant.tensor_quant.scaling_impl.value.shape == shape
+    quantized = layer.weight_quant(layer.weight)
+    assert quantized.is_valid
+    torch.testing.assert_close(quantized.scale.unique(), torch.tensor([0.5 / 127]))
 
 
 def test_what_is_clamped_tells_a_learned_scale_where_to_go() -> None:

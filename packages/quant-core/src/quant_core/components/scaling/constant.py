@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from quant_core.components.restriction import Restriction
 from quant_core.components.scaling.base import Scaling, widened
 from quant_core.components.scaling.initial import initial_threshold
+from quant_core.components.stats import Grouping
 
 
 class ConstScaling(Scaling):
@@ -16,9 +17,11 @@ class ConstScaling(Scaling):
 
     Args:
         scaling_init: a positive number, or a tensor of the scale's shape.
-        scaling_shape: the shape to expand a number to.
+        scaling_shape: the shape to expand a number to; if left out, the one that ``granularity`` gives to the weight.
         scaling_min_val: the smallest threshold.
         restrict_scaling_impl: which numbers the threshold may be.
+        granularity: which elements of a weight share a scale.
+        module: the layer whose weight it is, or a tuple of layers.
 
     Gradient: none.
 
@@ -39,9 +42,13 @@ class ConstScaling(Scaling):
         scaling_shape: Sequence[int] | None = None,
         scaling_min_val: float | None = None,
         restrict_scaling_impl: Restriction | None = None,
+        granularity: Grouping | None = None,
+        module: nn.Module | tuple[nn.Module, ...] | None = None,
     ) -> None:
         super().__init__(scaling_min_val, restrict_scaling_impl)
-        self.register_buffer("value", self.of_statistic(initial_threshold(scaling_init, scaling_shape)))
+        self.register_buffer(
+            "value", self.of_statistic(initial_threshold(scaling_init, scaling_shape, granularity, module))
+        )
 
     @property
     def reads_input(self) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from quant_core.components.restriction import Restriction
 from quant_core.components.scaling.base import Scaling
 from quant_core.components.scaling.initial import initial_threshold
+from quant_core.components.stats import Grouping
 
 
 class ParameterScaling(Scaling):
@@ -17,9 +18,11 @@ class ParameterScaling(Scaling):
     Args:
         scaling_init: where learning starts: a positive number, or a tensor of the scale's shape. It is a threshold; ``value``
             is what stands for it in the domain of the restriction.
-        scaling_shape: the shape to expand a number to.
+        scaling_shape: the shape to expand a number to; if left out, the one that ``granularity`` gives to the weight.
         scaling_min_val: the smallest threshold; the gradient passes below it, so that the value can return.
         restrict_scaling_impl: which numbers the threshold may be.
+        granularity: which elements of a weight share a scale.
+        module: the layer whose weight it is, or a tuple of layers.
 
     Gradient: that of the restriction, see :mod:`quant_core.components.restriction`.
 
@@ -43,9 +46,11 @@ class ParameterScaling(Scaling):
         scaling_shape: Sequence[int] | None = None,
         scaling_min_val: float | None = None,
         restrict_scaling_impl: Restriction | None = None,
+        granularity: Grouping | None = None,
+        module: nn.Module | tuple[nn.Module, ...] | None = None,
     ) -> None:
         super().__init__(scaling_min_val, restrict_scaling_impl)
-        start = initial_threshold(scaling_init, scaling_shape)
+        start = initial_threshold(scaling_init, scaling_shape, granularity, module)
         self.value = nn.Parameter(self.restrict_scaling_impl.parameter_for(start))
 
     @property
