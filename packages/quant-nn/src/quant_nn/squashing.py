@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from quant_core.errors import ConfigurationError
-from quant_core.quant import Int8ActPerTensorFloat, Uint8ActPerTensorFloat
+from quant_core.quant import Int8ActPerTensorFloat, Int8ActPerTensorFloatMinMaxInit, Uint8ActPerTensorFloat
 from quant_nn.activation import QuantActivation
 from quant_nn.quantizers import Quantizer
 
@@ -55,6 +55,8 @@ class QuantSigmoid(QuantActivation):
 class QuantHardTanh(QuantActivation):
     """``y = Q_act(clamp(Q_in(x), min_val, max_val))``; by default to signed integers of 8 bits.
 
+    The scale is learned, and starts from the larger of the two bounds.
+
     Args:
         act_quant: quantizer of the result, which may read ``min_val`` and ``max_val``, or the proxy of another
             ``QuantHardTanh`` with the same bounds, or ``None``.
@@ -69,7 +71,7 @@ class QuantHardTanh(QuantActivation):
         UnusedAttributeError: for an option that nothing reads.
 
     >>> import torch
-    >>> QuantHardTanh(min_val=-0.5, max_val=0.5, bit_width=4)(torch.tensor([-9.0, 0.24, 9.0]))
+    >>> QuantHardTanh(min_val=-0.5, max_val=0.5, bit_width=4)(torch.tensor([-9.0, 0.24, 9.0])).detach()
     tensor([-0.5000,  0.2500,  0.4375])
     """
 
@@ -77,7 +79,7 @@ class QuantHardTanh(QuantActivation):
 
     def __init__(
         self,
-        act_quant: Quantizer = Int8ActPerTensorFloat,
+        act_quant: Quantizer = Int8ActPerTensorFloatMinMaxInit,
         input_quant: Quantizer = None,
         return_quant_tensor: bool = False,
         min_val: float = -1.0,
