@@ -48,10 +48,14 @@ WEIGHTS: list[dict[str, Any]] = [
     {"scaling_impl_type": "affine_stats", **AFFINE},
     {"scaling_impl_type": "affine_stats", "scaling_per_output_channel": True, **AFFINE},
     {"scaling_impl_type": "parameter_from_stats", "scaling_per_output_channel": True},
+    {"scaling_impl_type": "parameter", "scaling_init": 0.2, "scaling_per_output_channel": True},
+    {"quant_type": "binary", "scaling_impl_type": "parameter", "scaling_init": 0.2, "scaling_per_output_channel": True},
     {"scaling_per_output": "tensor"},
     {"scaling_per_output": "channel"},
     {"scaling_per_output_channel": True},
     {"scaling_stats_op": "max"},
+    {"scaling_stats_op": "max_ave"},
+    {"scaling_stats_op": "signed_max"},
     {"scaling_stats_op": "ave", "scaling_per_output_channel": True},
     {"scaling_stats_op": "mean_sigma_std", "sigma": 2.0, "scaling_per_output_channel": True},
     {"scaling_stats_op": "percentile", "high_percentile_q": 90.0},
@@ -159,6 +163,20 @@ def test_words_of_activations_while_collecting_and_afterwards(options: dict[str,
     for step in range(4):
         ours, theirs = (of_activation(layer, seed + step) for layer in layers)
         assert_same(ours, theirs, tensor(seed + step + 1, 6, 40))
+
+
+def test_a_learned_sigma_needs_no_shape_beside_it() -> None:
+    options = {"weight_scaling_stats_op": "mean_learn_sigma_std", "weight_sigma": 2.0}
+    ours, theirs = qnn.QuantLinear(8, 4, **options), bnn.QuantLinear(8, 4, weight_stats_output_shape=(), **options)
+    theirs.load_state_dict({**theirs.state_dict(), "weight": ours.weight, "bias": ours.bias})
+    assert torch.equal(ours.quant_weight().value, theirs.quant_weight().value)
+
+
+def test_groups_of_input_channels() -> None:
+    options = {"weight_scaling_per_output": "group", "weight_group_size": 4}
+    ours, theirs = (library.QuantLinear(8, 6, bias=False, **options) for library in (qnn, bnn))
+    theirs.load_state_dict({"weight": ours.weight})
+    assert torch.equal(ours.quant_weight().value.flatten(), theirs.quant_weight().value.flatten())
 
 
 def test_the_enumerations_of_brevitas_are_taken_as_well() -> None:

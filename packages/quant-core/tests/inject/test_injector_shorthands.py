@@ -94,12 +94,11 @@ def test_a_word_overrides_what_is_inherited_and_is_overridden_further_down() -> 
 
 
 def test_of_two_words_of_one_keyword_only_the_last_counts() -> None:
-    class Learned(Weight):
-        scaling_impl_type = "parameter"  # also sets clamp_gradient
-        scaling_init = 1.0
+    class Affine(Weight):
+        scaling_impl_type = "affine_stats"  # also sets where its coefficients start
 
-    assert "clamp_gradient" in Learned
-    assert "clamp_gradient" not in Learned.let(scaling_impl_type="const")
+    assert "scaling_affine_rescaling_init" in Affine
+    assert "scaling_affine_rescaling_init" not in Affine.let(scaling_impl_type="stats")
 
 
 def test_what_a_word_means_depends_on_what_is_quantized() -> None:

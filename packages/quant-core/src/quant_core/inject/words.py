@@ -164,8 +164,9 @@ def _applied(injector: type, keywords: set[str], prefix: str) -> dict[str, Setti
         for entry in entries:
             taken = entry.settings(kind_of(injector))
             for name, item in entry.along.items() if entry.keyword not in bounds else ():
-                present = {need.name for need in needs_of(current.get(name))}
-                if name in fixed or present & set(taken):
+                present = current.get(name)
+                takes = {need.name for need in needs_of(present)}
+                if name in fixed or isinstance(present, value) or takes & set(taken):
                     continue
                 raw = _raw(item)
                 settings[name], current[name] = Setting(raw, entry.keyword, entry.word, along=True), raw

@@ -131,8 +131,8 @@ class Shorthand(Entry):
         weight: those in quantizers of weights only.
         activation: those in quantizers of activations only.
         bias: those in quantizers of biases only.
-        along: further attributes that go with them. They give way to what is set by hand beside the keyword, and to a component
-            that takes what the keyword sets.
+        along: further attributes that go with them. They give way to what is set by hand beside the keyword, to a computed
+            attribute, and to a component that takes what the keyword sets.
 
     >>> entry = Shorthand(name="quant_type=int", summary="integers", sets={"tensor_quant": "quant_core.components:IntQuant"})
     >>> entry.keyword, entry.word

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from quant_core.components import PerChannel, PerGroup
+from quant_core.components import Granularity, PerChannel, PerGroup
 from quant_core.errors import ConfigurationError
 from quant_core.inject import this, value
 
@@ -43,13 +43,27 @@ def he_deviation(module: Any) -> float:
 
 
 @value
-def groups(group_size: int, group_dim: int = 1) -> PerGroup:
-    """Groups of ``group_size`` neighbours along ``group_dim``, by default the input channels of a linear layer.
+def groups(group_size: int, module: Any, group_dim: int | None = None) -> PerGroup:
+    """Groups of ``group_size`` neighbours along ``group_dim``, by default the input channels of the layer.
 
-    >>> groups.function(group_size=32)
+    >>> groups.function(group_size=32, module=None, group_dim=1)
     PerGroup(group_size=32, axis=1)
     """
-    return PerGroup(group_size, group_dim)
+    first = module[0] if isinstance(module, tuple) else module
+    return PerGroup(group_size, 1 - first.output_channel_dim if group_dim is None else group_dim)
+
+
+@value
+def scaling_shape(granularity: Granularity | None = None, module: Any = None) -> tuple[int, ...]:
+    """The shape of the scale of a weight: ``()``, or one number for each channel or group.
+
+    >>> scaling_shape.function()
+    ()
+    """
+    if granularity is None:
+        return ()
+    first = module[0] if isinstance(module, tuple) else module
+    return granularity.scale_shape(first.weight)
 
 
 scaling_const = this.scaling_const

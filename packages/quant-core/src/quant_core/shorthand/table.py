@@ -12,10 +12,9 @@ from quant_core.plugins import Shorthand
 
 _COMPONENTS: Final = "quant_core.components"
 _COMPUTED: Final = "quant_core.shorthand.computed"
-_MASKED: Final = {"clamp_gradient": "masked"}
-"""A scale or a bit width that learns is told by the gradient of clamped weights in which direction to go."""
 
-_AFFINE: Final = {"scaling_affine_rescaling_init": 1.0, "scaling_affine_shifting_init": 0.0}
+_SHAPE: Final = {"scaling_shape": f"{_COMPUTED}:scaling_shape"}
+"""A scale of a weight that is given has as many numbers as one that is computed from it."""
 
 
 def _component(attribute: str, name: str) -> dict[str, str]:
@@ -52,7 +51,7 @@ _QUANT_TYPE: Final = (
 
 _BIT_WIDTH: Final = (
     _one("bit_width_impl_type=const", "fixed", _component("bit_width_impl", "ConstBitWidth")),
-    _one("bit_width_impl_type=parameter", "learned", _component("bit_width_impl", "ParameterBitWidth"), _MASKED),
+    _one("bit_width_impl_type=parameter", "learned", _component("bit_width_impl", "ParameterBitWidth")),
 )
 
 _SCALING: Final = (
@@ -61,13 +60,14 @@ _SCALING: Final = (
         summary="fixed",
         weight=_component("scaling_impl", "ConstScaling"),
         activation=_component("scaling_impl", "ConstScaling"),
+        along=_SHAPE,
     ),
     Shorthand(
         name="scaling_impl_type=parameter",
         summary="learned",
         weight=_component("scaling_impl", "ParameterScaling"),
         activation=_component("scaling_impl", "ParameterScaling"),
-        along=_MASKED,
+        along=_SHAPE,
     ),
     Shorthand(
         name="scaling_impl_type=stats",
@@ -80,19 +80,19 @@ _SCALING: Final = (
         summary="the same with a learned weight and bias",
         weight=_component("scaling_impl", "StatsFromParameterScaling"),
         activation=_component("scaling_impl", "RuntimeStatsScaling"),
-        along={**_MASKED, **_AFFINE},
+        along={"scaling_affine_rescaling_init": 1.0, "scaling_affine_shifting_init": 0.0},
     ),
     Shorthand(
         name="scaling_impl_type=parameter_from_stats",
         summary="learned; starts from a statistic: of the weight, of the first activations",
         weight=_component("scaling_impl", "ParameterFromStatsFromParameterScaling"),
         activation=_component("scaling_impl", "ParameterFromRuntimeStatsScaling"),
-        along=_MASKED,
     ),
     Shorthand(
         name="scaling_impl_type=he",
         summary="fixed, at the standard deviation that He's initialisation gives the weight",
         weight={**_component("scaling_impl", "ConstScaling"), "scaling_init": f"{_COMPUTED}:he_deviation"},
+        along=_SHAPE,
     ),
     Shorthand(
         name="scaling_const",
