@@ -2,8 +2,9 @@
 
     python benchmarks/finn.py [--rounds 3]
 
-Everything runs in one process, in turns, after one export of each kind that is not counted; the median is printed. Our files are
-not compared with the model here, as Brevitas does not compare its. export-finn and Brevitas must be installed.
+Everything runs in one process and one thread, in turns, after one export of each kind that is not counted; the median of the
+processor's time is printed. Our files are not compared with the model here, as Brevitas does not compare its. export-finn and
+Brevitas must be installed.
 """
 
 from __future__ import annotations
@@ -65,14 +66,14 @@ def ready(build: Callable[[Layers], nn.Module], layers: Layers) -> nn.Module:
 
 
 def measured(run: Callable[[nn.Module, Tensor, Path], object], net: nn.Module) -> tuple[float, int]:
-    """The seconds and the bytes of one export."""
+    """The processor's seconds and the bytes of one export."""
     said = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), contextlib.redirect_stdout(said):
         warnings.simplefilter("ignore")
         path = Path(folder) / "net.onnx"
-        start = time.perf_counter()
+        start = time.process_time()
         run(net, torch.randn(IMAGE), path)
-        return time.perf_counter() - start, path.stat().st_size
+        return time.process_time() - start, path.stat().st_size
 
 
 def compare(rounds: int) -> None:
