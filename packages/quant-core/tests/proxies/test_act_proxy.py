@@ -110,3 +110,12 @@ def test_a_delay_passes_floats_first_and_says_so_by_an_invalid_tensor() -> None:
 
 def test_the_tensor_quantizer_of_a_named_quantizer_is_this_librarys() -> None:
     assert type(proxy_of(Int8ActPerTensorFloat).tensor_quant) is IntQuant
+
+
+def test_the_last_tensor_that_statistics_are_collected_from_has_a_scale_of_its_own() -> None:
+    proxy = proxy_of(Int8ActPerTensorFloat.let(collect_stats_steps=1))
+    last, first, second = proxy(torch.ones(3)), proxy(torch.full((3,), 5.0)), proxy(torch.ones(3))
+    assert isinstance(last, QuantTensor)
+    assert last.origin is None
+    assert first.origin is not None
+    assert first.origin is second.origin

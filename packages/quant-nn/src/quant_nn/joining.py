@@ -79,7 +79,7 @@ class QuantJoin(QuantLayer):
         quantize = self.input_quant
         if quantize is None:
             return list(operands)
-        if not quantize._reads_input():  # a scale that is stored is one for all calls
+        if not quantize.reads_input:  # a scale that is stored is one for all calls
             return [quantize(operand) for operand in operands]
         values = [value_of(operand) for operand in operands]
         if all(value.dim() > 0 and value.shape[1:] == values[0].shape[1:] for value in values):

@@ -38,8 +38,8 @@ class ActQuantProxyFromInjector(QuantProxy):
         if not self.is_quant_enabled:
             return value if self.act_impl is None else self.act_impl(value)
         if self._rectify:
-            return self._wrap(self.tensor_quant(value, rectify=True))
-        return self._wrap(self.tensor_quant(value if self.act_impl is None else self.act_impl(value)))
+            return self._quantize(value, rectify=True)
+        return self._quantize(value if self.act_impl is None else self.act_impl(value))
 
     def scale(self) -> Tensor:
         """The scale that eval mode would use now."""

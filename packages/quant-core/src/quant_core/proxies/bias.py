@@ -42,7 +42,7 @@ class BiasQuantProxyFromInjector(QuantProxy):
         if not self.is_quant_enabled:
             return bias
         if not self.requires_input_scale:
-            return self._wrap(self.tensor_quant(bias))
+            return self._quantize(bias)
         if accumulator_scale is None:
             raise InputError(
                 "the bias cannot be quantized without the scale of the layer's input",
@@ -51,4 +51,4 @@ class BiasQuantProxyFromInjector(QuantProxy):
                 fix="Set input_quant on this layer, or return_quant_tensor=True on the layer before it.",
             )
         scale = accumulator_scale.reshape(() if accumulator_scale.numel() == 1 else (-1,))
-        return self._wrap(self.tensor_quant(bias, scale))
+        return self._quantize(bias, scale)

@@ -7,7 +7,7 @@ rebuilds it on ``load_state_dict``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -128,8 +128,9 @@ class QuantProxy(nn.Module):
         self.symmetric = bool(getattr(quant, "symmetric", False))
         self.zero_on_grid = bool(getattr(quant, "zero_on_grid", False))
 
-    def _reads_input(self) -> bool:
-        """Whether the grid is computed from the tensor, so that two calls may have two grids."""
+    @property
+    def reads_input(self) -> bool:
+        """Whether the next grid is computed from the tensor, so that two calls may have two grids."""
         scaling, zero_point = (getattr(self.tensor_quant, name, None) for name in ("scaling_impl", "zero_point_impl"))
         return bool(getattr(scaling, "reads_input", True) or getattr(zero_point, "reads_input", False))
 
@@ -170,8 +171,10 @@ class QuantProxy(nn.Module):
         replaced = "tensor_quant" in (*options, *set_by(self.quant_injector, options))
         return name in options or (name in body and not replaced)
 
-    def _wrap(self, quantized: Sequence[Tensor]) -> QuantTensor:
-        value, scale, zero_point, bit_width = quantized
+    def _quantize(self, *tensors: Any, **options: Any) -> QuantTensor:
+        """What ``tensor_quant`` makes of them."""
+        reads_input = self.reads_input  # the last step that collects statistics still does; after it the answer is another
+        value, scale, zero_point, bit_width = self.tensor_quant(*tensors, **options)
         return QuantTensor(
             value,
             scale,
@@ -182,7 +185,7 @@ class QuantProxy(nn.Module):
             training=self.training,
             symmetric=self.symmetric,
             zero_on_grid=self.zero_on_grid,
-            origin=None if self._reads_input() else self._origin,
+            origin=None if reads_input else self._origin,
         )
 
     def _eval_grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,8 +27,8 @@ class WeightQuantProxyFromInjector(QuantProxy):
         if not self.is_quant_enabled:
             return weight
         if getattr(self.tensor_quant, "takes_input", False):
-            return self._wrap(self.tensor_quant(weight, self._input_grid(input)))
-        return self._wrap(self.tensor_quant(weight))
+            return self._quantize(weight, self._input_grid(input))
+        return self._quantize(weight)
 
     def scale(self) -> Tensor:
         """The scale for the first owner's weight, broadcastable to it."""
