@@ -12,6 +12,7 @@ from quant_core.errors import ConfigurationError, InputError
 from quant_core.proxies import QuantProxy
 from quant_core.quant import Int8WeightPerTensorFloat
 from quant_core.tensor import QuantTensor
+from quant_core.tensor.grids import aligned
 from quant_nn.layer import QuantLayer, value_of
 from quant_nn.options import split_options
 from quant_nn.quantizers import Quantizer, build_proxy
@@ -119,7 +120,7 @@ class QuantEmbedding(QuantLayer, nn.Embedding):
             return value
         if weight.per_tensor:
             return weight.replace(value=value)
-        parts = (part.expand(self.num_embeddings, part.shape[-1]) for part in (weight.scale, weight.zero_point))
+        parts = (aligned(part, 2).expand(self.num_embeddings, -1) for part in (weight.scale, weight.zero_point))
         scale, zero_point = (F.embedding(input, part) for part in parts)
         return weight.replace(value=value, scale=scale, zero_point=zero_point, origin=None)
 
