@@ -21,14 +21,11 @@ from quant_core.components import ParameterScaling
 from quant_core.errors import UnusedAttributeError
 from quant_core.inject import value
 from quant_core.plugins import load_attribute, registry
-from quant_core.proxies import QuantProxy
-from quant_core.quant import Int8ActPerTensorFloat, Int8WeightPerTensorFloat
+from quant_core.proxies import ClampQuantProxyFromInjector, QuantProxy, TruncQuantProxyFromInjector
+from quant_core.quant import Int8ActPerTensorFloat, Int8WeightPerTensorFloat, Int32Bias
+from quant_core.tensor import QuantTensor
 
 QUANTIZERS = {name: load_attribute(found.item.quantizer) for name, found in registry().quantizers.items()}
-OF_LAYERS = [
-    name for name, quantizer in QUANTIZERS.items() if quantizer.proxy_class.kind in ("weight", "activation", "bias")
-]
-
 NEEDED: dict[str, dict[str, Any]] = {
     "IntBias": {"bit_width": 8},
     "Int8ActPerTensorFloatMinMaxInit": {"min_val": -1.0, "max_val": 2.0},
@@ -42,20 +39,21 @@ STEPS = 3
 
 INPUT = Int8ActPerTensorFloat.let(collect_stats_steps=STEPS)
 
-every_quantizer = pytest.mark.parametrize("name", OF_LAYERS)
+every_quantizer = pytest.mark.parametrize("name", QUANTIZERS)
 
 
 class Network(nn.Module):
-    """A float layer, then one with the quantizer, on images of 3 channels."""
+    """A float layer, one with the quantizer, and its accumulator if that is what is quantized; on images of 3 channels."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 3, 1)
         self.second = layer_with(name)
+        self.third = accumulator_with(name)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.second(self.first(x))
-        return out
+        out = self.third(self.second(self.first(x)))
+        return out.value if isinstance(out, QuantTensor) else out
 
 
 def layer_with(name: str) -> nn.Module:
@@ -64,6 +62,8 @@ def layer_with(name: str) -> nn.Module:
     options = options_of(name)
     if kind == "activation":
         return qnn.QuantIdentity(act_quant=quantizer, **options)
+    if kind == "accumulator":
+        return qnn.QuantConv2d(3, 4, 3, input_quant=INPUT, bias_quant=Int32Bias, return_quant_tensor=True)
     if kind == "weight":
         prefixed = {f"weight_{key}": option for key, option in options.items()}
         return qnn.QuantConv2d(3, 4, 3, weight_quant=quantizer, input_quant=INPUT, **prefixed)
@@ -76,6 +76,16 @@ def layer_with(name: str) -> nn.Module:
         bias_quant=quantizer,
         **{f"bias_{key}": option for key, option in options.items()},
     )
+
+
+def accumulator_with(name: str) -> nn.Module:
+    quantizer = QUANTIZERS[name]
+    if issubclass(quantizer.proxy_class, TruncQuantProxyFromInjector):
+        steps = {"collect_stats_steps": STEPS} if "collect_stats_steps" in quantizer else {}
+        return qnn.TruncQuantAccumulator(trunc_quant=quantizer.let(**steps))
+    if issubclass(quantizer.proxy_class, ClampQuantProxyFromInjector):
+        return qnn.ClampQuantAccumulator(clamp_quant=quantizer)
+    return nn.Identity()
 
 
 def options_of(name: str) -> dict[str, Any]:
@@ -98,9 +108,8 @@ def network(name: str, seed: int = 0) -> Network:
 
 def proxy_of(net: Network, name: str) -> QuantProxy:
     kind = QUANTIZERS[name].proxy_class.kind
-    proxy = net.second.get_submodule({"activation": "act_quant"}.get(kind, f"{kind}_quant"))
-    assert isinstance(proxy, QuantProxy)
-    return proxy
+    found = [module for module in net.modules() if isinstance(module, QuantProxy) and module.kind == kind]
+    return found[-1]
 
 
 def train(net: nn.Module, steps: int, seed: int, optimizer: torch.optim.Optimizer | None = None) -> list[Tensor]:
@@ -133,7 +142,7 @@ def assert_equal_states(one: nn.Module, other: nn.Module) -> None:
 def test_every_registered_quantizer_is_covered() -> None:
     kinds = {name: quantizer.proxy_class.kind for name, quantizer in QUANTIZERS.items()}
     assert set(kinds.values()) <= {"weight", "activation", "bias", "accumulator"}
-    assert len(OF_LAYERS) >= 20
+    assert len(kinds) >= 50
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
