@@ -34,15 +34,19 @@ class NativeBuildError(QuantError):
     """The native kernels cannot be compiled on this machine."""
 
 
-def build() -> Path:
-    """The shared library of the kernels, compiled if the cache does not hold it.
+def build(package: str = "quant_core.native", name: str = "kernels") -> Path:
+    """The shared library of one C file, compiled if the cache does not hold it.
+
+    Args:
+        package: the package that holds the file.
+        name: the file, without ``.c``.
 
     Raises:
         NativeBuildError: when there is no C compiler, or it fails.
     """
-    source = (files("quant_core.native") / "kernels.c").read_bytes()
+    source = (files(package) / f"{name}.c").read_bytes()
     compiler = find_compiler()
-    name = f"kernels-{_fingerprint(source, compiler)}.so"
+    name = f"{name}-{_fingerprint(source, compiler)}.so"
     for folder in _folders():
         library = folder / name
         if library.exists():
