@@ -60,7 +60,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[QuantError], str]] = {
         """unknown option 'sigmoid_bit_width'
   at QuantRNN
   it is no argument of the layer, and options of its quantizers start with weight_*, bias_*, io_*, gate_acc_*
-  Did you mean 'io_bit_width' or 'bias_bit_width' or 'weight_bit_width'?""",
+  Did you mean 'io_bit_width' or 'weight_bit_width' or 'bias_bit_width'?""",
     ),
     "a misspelt function": (
         lambda: QuantRNN(3, 4, nonlinearity="rellu"),  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from quant_core.proxies import QuantProxy
 from quant_nn.layer import value_of
 from quant_rnn.gate_weights import GateParams, GateWeight
 from quant_rnn.gates import named
-from quant_rnn.quantizing import MaybeQuantized, quantized, scale_of
+from quant_rnn.quantizing import MaybeQuantized, concatenate, on_grid, quantized, scale_of, stack
 from quant_rnn.sequence import State, run
 from quant_rnn.weights import Weights, quantize_weights
 
@@ -76,7 +76,9 @@ class Direction(nn.Module):
         gates = {name: self.gate(name) for name in self.gates}
         return quantize_weights(gates, self._biases(), self.proj_weight, scale_of(x), self.where)
 
-    def forward(self, x: MaybeQuantized, state: State, sizes: Sequence[int] | None = None) -> tuple[Any, State]:
+    def forward(
+        self, x: MaybeQuantized, state: State, sizes: Sequence[int] | None = None
+    ) -> tuple[MaybeQuantized, State]:
         """The outputs of all steps, in the order of time, and the last state.
 
         Args:
@@ -86,13 +88,28 @@ class Direction(nn.Module):
         """
         weights = self.weights(x)
         projected = F.linear(value_of(x), weights.input, weights.bias)
+        if sizes is None:
+            done = self._run_natively(projected, tuple(value_of(part) for part in state), weights)
+            if done is not None:
+                return done
         steps = projected.unbind(0) if sizes is None else projected.split(list(sizes))
 
         def step(now: Tensor, before: tuple[Tensor, ...]) -> State:
             after = self.cell(now, before, weights)
             return (quantized(self.io_quant, value_of(after[0])), *after[1:])
 
-        return run(step, steps, state, reverse=self.reverse)
+        outputs, last = run(step, steps, state, reverse=self.reverse)
+        return (stack(outputs) if sizes is None else concatenate(outputs, 0)), last
+
+    def _run_natively(
+        self, projected: Tensor, state: tuple[Tensor, ...], weights: Weights
+    ) -> tuple[MaybeQuantized, State] | None:
+        done = self.cell.run_natively(projected, state, weights, self.io_quant, self.reverse)
+        if done is None:
+            return None
+        out, hidden, *cell = done
+        states = [on_grid(self.cell.cell_state_quant, part) for part in cell]
+        return on_grid(self.io_quant, out), (on_grid(self.io_quant, hidden), *states)
 
     def float_biases(self) -> list[Tensor]:
         """The two biases, ``(G·H,)`` each; none without biases."""

@@ -181,8 +181,8 @@ class QuantRecurrent(QuantLayer):
                 if index == 0 and not (side > 0 and isinstance(x, QuantTensor) and x.origin is not None):
                     x = quantized(self.io_quant, floats)  # once, but for each direction while statistics are collected
                 at = index * self.sizes.directions + side
-                steps, state = direction(x, tuple(kind[at] for kind in start), counts)
-                outputs.append(stack(steps) if counts is None else concatenate(steps, 0))
+                out, state = direction(x, tuple(kind[at] for kind in start), counts)
+                outputs.append(out)
                 for kind, part in zip(last, state, strict=True):
                     kind.append(part)
             x = concatenate(outputs, -1)

@@ -11,8 +11,11 @@ from torch.nn import functional as F
 from quant_core.proxies import QuantProxy
 from quant_nn.layer import value_of
 from quant_rnn.gates import COUPLED_LSTM, LSTM
+from quant_rnn.native.acceptance import takes
+from quant_rnn.native.lstm import lstm as native_lstm
 from quant_rnn.quantizing import quantized, value
 from quant_rnn.sequence import State
+from quant_rnn.steady import steady
 from quant_rnn.weights import Weights
 
 
@@ -62,6 +65,28 @@ class LSTMCell(nn.Module):
         after = quantized(self.cell_state_quant, kept + added)
         out = o * value(self.hidden_state_tanh_quant, torch.tanh(value_of(after)))
         return (out if weights.projection is None else F.linear(out, weights.projection)), after
+
+    def run_natively(
+        self, projected: Tensor, state: tuple[Tensor, ...], weights: Weights, io_quant: QuantProxy | None, reverse: bool
+    ) -> tuple[Tensor, ...] | None:
+        """All steps in one operation, ``(outputs, h, c)``; ``None`` where there is none for these quantizers or tensors."""
+        if weights.projection is not None or not takes(projected, weights.hidden, *state):
+            return None
+        forget = "input" if self.coupled else "forget"
+        kinds = {"input": "sigmoid", "forget": "sigmoid", "cell": "tanh", "output": "sigmoid"}
+        order = [getattr(self, f"{forget if gate == 'forget' else gate}_acc_quant") for gate in LSTM]
+        if any(quantizer is None or not quantizer.is_quant_enabled for quantizer in (*order, self.cell_state_quant)):
+            return None
+        order += [getattr(self, f"{forget if gate == 'forget' else gate}_{kinds[gate]}_quant") for gate in LSTM]
+        order += [self.cell_state_quant, self.hidden_state_tanh_quant, io_quant]
+        grids = [steady(quantizer, projected) for quantizer in order]
+        found = [grid for grid in grids if grid is not None]
+        if len(found) < len(grids) or len({grid.high - grid.low for grid in found[:4]}) > 1:
+            return None
+        ranges = [bound for grid in found for bound in (grid.low, grid.high)]
+        scales = torch.stack([grid.scale for grid in found])
+        out, hidden, cell, _, _ = native_lstm(projected, weights.hidden, *state, scales, ranges, self.coupled, reverse)
+        return out, hidden, cell
 
     def extra_repr(self) -> str:
         """Whether the gates are coupled."""

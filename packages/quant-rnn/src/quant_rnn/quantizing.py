@@ -24,6 +24,13 @@ def value(quantizer: QuantProxy | None, x: Tensor) -> Tensor:
     return value_of(quantized(quantizer, x))
 
 
+def on_grid(quantizer: QuantProxy | None, x: Tensor) -> MaybeQuantized:
+    """What a quantizer with a stored scale has already rounded, with that scale."""
+    if quantizer is None or not quantizer.is_quant_enabled:
+        return x
+    return quantizer(x.new_zeros(())).replace(value=x)  # type: ignore[no-any-return]
+
+
 def stack(parts: Sequence[MaybeQuantized]) -> MaybeQuantized:
     """Stack along a new first axis, on the common grid of the parts or on one grid for each of them.
 

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from quant_core.proxies import QuantProxy
+from quant_rnn.native.acceptance import takes
+from quant_rnn.native.rnn import rnn as native_rnn
 from quant_rnn.quantizing import value
 from quant_rnn.sequence import State
+from quant_rnn.steady import steady
 from quant_rnn.weights import Weights
 
 Nonlinearity = Literal["tanh", "relu"]
@@ -35,6 +38,22 @@ class RNNCell(nn.Module):
         """``(B, H)`` and ``(h,)`` to the next ``(h,)``, which is not yet quantized."""
         accumulator = torch.addmm(x, state[0], weights.hidden.t())
         return (FUNCTIONS[self.nonlinearity](value(self.gate_acc_quant, accumulator)),)
+
+    def run_natively(
+        self, projected: Tensor, state: tuple[Tensor, ...], weights: Weights, io_quant: QuantProxy | None, reverse: bool
+    ) -> tuple[Tensor, ...] | None:
+        """All steps in one operation, ``(outputs, h)``; ``None`` where there is none for these quantizers or tensors."""
+        if self.gate_acc_quant is None or not self.gate_acc_quant.is_quant_enabled:
+            return None
+        if not takes(projected, weights.hidden, *state):
+            return None
+        acc, out = steady(self.gate_acc_quant, projected), steady(io_quant, projected)
+        if acc is None or out is None:
+            return None
+        ranges = [acc.low, acc.high, out.low, out.high]
+        scales = torch.stack([acc.scale, out.scale])
+        outputs, hidden, _ = native_rnn(projected, weights.hidden, *state, scales, ranges, self.nonlinearity, reverse)
+        return outputs, hidden
 
     def extra_repr(self) -> str:
         """The function."""

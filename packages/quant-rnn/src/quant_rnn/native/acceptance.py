@@ -1,0 +1,31 @@
+"""Which tensors the native steps take."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from quant_rnn.native import steps
+
+
+def takes(*tensors: Tensor) -> bool:
+    """Whether the native steps run on these: plain float32 tensors on the CPU, and not while a program is captured."""
+    if torch.compiler.is_exporting() or torch.is_autocast_enabled("cpu"):
+        return False
+    if not all(_is_plain(tensor) for tensor in tensors):
+        return False
+    available: bool = _is_available()
+    return available
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _is_available() -> bool:
+    return steps() is not None
+
+
+def _is_plain(x: Tensor) -> bool:
+    if x.dtype != torch.float32 or x.device.type != "cpu" or x.numel() == 0:
+        return False
+    if torch.compiler.is_compiling():
+        return True
+    return type(x) in (Tensor, nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(x)

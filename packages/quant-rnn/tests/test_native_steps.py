@@ -1,0 +1,136 @@
+"""All steps in one operation give the values of one step after the other, to the bit, and their gradients."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from quant_rnn import QuantLSTM, QuantRNN
+from quant_rnn.native import steps
+
+needs_native = pytest.mark.skipif(steps() is None, reason="there is no C compiler, or QUANT_NATIVE=0")
+pytestmark = needs_native
+
+NARROW = {f"{name}_bit_width": 3 for name in ("io", "gate_acc", "sigmoid", "tanh", "cell_state")}
+LAYERS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    "LSTM": (QuantLSTM, {}),
+    "two layers, two directions": (QuantLSTM, {"num_layers": 2, "bidirectional": True}),
+    "few bits": (QuantLSTM, NARROW),
+    "coupled": (QuantLSTM, {"coupled_input_forget_gates": True}),
+    "coupled, few bits": (QuantLSTM, {"coupled_input_forget_gates": True, **NARROW}),
+    "coupled, float sigmoid": (QuantLSTM, {"coupled_input_forget_gates": True, "sigmoid_quant": None}),
+    "float functions": (QuantLSTM, {"sigmoid_quant": None, "tanh_quant": None}),
+    "float output": (QuantLSTM, {"io_quant": None, "bias_quant": None}),
+    "one accumulator": (QuantLSTM, {"shared_intra_layer_gate_acc_quant": True}),
+    "RNN": (QuantRNN, {"num_layers": 2, "bidirectional": True}),
+    "ReLU": (QuantRNN, {"nonlinearity": "relu", "io_bit_width": 3}),
+    "RNN, float output": (QuantRNN, {"io_quant": None, "bias_quant": None}),
+}
+every_layer = pytest.mark.parametrize("name", LAYERS)
+
+
+def learned(name: str) -> nn.Module:
+    """A layer with scales so small that each quantizer clamps something."""
+    kind, options = LAYERS[name]
+    torch.manual_seed(0)
+    prefixes = ["io", "gate_acc"] + (["sigmoid", "tanh", "cell_state"] if kind is QuantLSTM else [])
+    collecting = {f"{prefix}_collect_stats_steps": 2 for prefix in prefixes if f"{prefix}_quant" not in options}
+    layer: nn.Module = kind(7, 19, **options, **collecting)
+    for _ in range(3):
+        layer(torch.randn(3, 5, 7))
+    with torch.no_grad():
+        for key, parameter in layer.named_parameters():
+            if key.endswith("scaling_impl.value"):
+                parameter.mul_(0.6)
+    return layer
+
+
+def outcome(
+    layer: nn.Module, stepwise: bool, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """All results, and the gradients of all parameters and inputs for random gradients of the results."""
+    dtype = next(layer.parameters()).dtype
+    generator = torch.Generator().manual_seed(1)
+    count = layer.sizes.layers * layer.sizes.directions
+    x = torch.randn(9, 5, 7, generator=generator).to(dtype).requires_grad_()
+    state = [torch.randn(count, 5, 19, generator=generator).to(dtype).requires_grad_() for _ in layer.state_names]
+    with monkeypatch.context() as patch:
+        if stepwise:
+            for direction in layer.directions:
+                patch.setattr(direction.cell, "run_natively", lambda *inputs: None)
+        results = torch.utils._pytree.tree_leaves(layer(x, state if len(state) > 1 else state[0]))
+    layer.zero_grad()
+    sum((part * torch.randn(part.shape, generator=generator)).sum() for part in results).backward()
+    found = {"x": x, **{f"state {n}": part for n, part in enumerate(state)}, **dict(layer.named_parameters())}
+    return results, {key: part.grad for key, part in found.items() if part.grad is not None}
+
+
+@every_layer
+def test_values_are_equal_to_the_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = learned(name)
+    natively, _ = outcome(layer, False, monkeypatch)
+    one_by_one, _ = outcome(layer, True, monkeypatch)
+    for mine, theirs in zip(natively, one_by_one, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@every_layer
+def test_gradients_are_those_in_double_precision(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = learned(name)
+    _, natively = outcome(layer, False, monkeypatch)
+    _, exact = outcome(copy.deepcopy(layer).double(), True, monkeypatch)
+    assert natively.keys() == exact.keys()
+    for key, gradient in natively.items():
+        torch.testing.assert_close(
+            gradient.double(), exact[key], rtol=1e-4, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}"
+        )
+
+
+@every_layer
+def test_without_gradient(name: str) -> None:
+    layer = learned(name).eval()
+    x = torch.randn(4, 2, 7)
+    with torch.no_grad():
+        plain = layer(x)[0]
+    assert torch.equal(plain, layer(x)[0])
+
+
+def test_nothing_but_not_a_number_becomes_not_a_number() -> None:
+    layer = learned("LSTM").eval()
+    x = torch.randn(4, 2, 7)
+    x[2, 1, 3] = torch.nan
+    out, _ = layer(x)
+    assert out[:2].isfinite().all()
+    assert out[:, 0].isfinite().all()
+    assert out[2:, 1].isnan().all()
+
+
+def test_a_hook_on_a_quantizer_sees_each_step() -> None:
+    layer = learned("LSTM")
+    seen: list[int] = []
+    quantizer = layer.layers[0][0].cell.cell_acc_quant
+    handle = quantizer.register_forward_hook(lambda *call: seen.append(1))
+    layer(torch.randn(6, 2, 7))
+    handle.remove()
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize("name", ["LSTM", "RNN"])
+def test_it_is_one_operation_of_a_compiled_graph(name: str) -> None:
+    torch._dynamo.reset()
+    layer = learned(name)
+    x = torch.randn(50, 2, 7)
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: Any) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(layer, fullgraph=True, backend=keep)
+    assert torch.equal(compiled(x)[0], layer(x)[0])
+    (graph,) = graphs
+    assert sum("quant_rnn" in str(node.target) for node in graph.graph.nodes) == len(layer.directions)
