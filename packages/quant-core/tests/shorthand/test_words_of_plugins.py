@@ -78,5 +78,5 @@ def test_one_word_of_two_plugins_concerns_only_who_uses_words(install: Install) 
     with pytest.raises(PluginError) as caught:
         threshold("same")
     assert str(caught.value).startswith(
-        "the shorthand 'scaling_stats_op=same' is registered 2 times\n  at first_words 1.0 and second_words 1.0\n"
+        "the shorthand 'scaling_stats_op=same' is registered 2 times\n  at Identity: first_words 1.0 and second_words 1.0\n"
     )
