@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from quant_core.components import (
     AbsMax,
+    ConstBitWidth,
     ConstScaling,
     FloatRestriction,
+    IntQuant,
     LogFloatRestriction,
     ParameterFromStatsFromParameterScaling,
     ParameterScaling,
@@ -21,6 +23,7 @@ from quant_core.components import (
     StatsFromParameterScaling,
 )
 from quant_core.errors import ConfigurationError, InputError
+from quant_core.native import kernels
 from quant_core.proxies import WeightQuantProxyFromInjector
 from quant_core.quant import Int8WeightPerChannelFloat, Int8WeightPerTensorFloat
 
@@ -210,3 +213,26 @@ def test_a_layer_on_the_meta_device_is_filled_by_assignment() -> None:
     layer.load_state_dict(trained.state_dict(), assign=True)
     x = torch.randn(2, 4)
     assert torch.equal(layer(x), trained(x))
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+@pytest.mark.parametrize("native", ["0", "auto"])
+def test_a_weight_that_is_not_finite_is_refused_at_each_step(
+    bad: float, native: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUANT_NATIVE", native)
+    kernels.cache_clear()
+    layer = nn.Linear(2, 1)
+    quant = IntQuant(StatsFromParameterScaling(AbsMax(), layer), ConstBitWidth(4), signed=True, clamp_gradient="pass")
+    quant(layer.weight)
+    with torch.no_grad():
+        layer.weight[0, 0] = bad
+    with pytest.raises(InputError) as caught:
+        quant(layer.weight)
+    kernels.cache_clear()
+    assert str(caught.value) == (
+        "the weight has no finite statistic\n"
+        "  at Linear\n"
+        f"  a scale or zero-point would be computed from {bad}\n"
+        "  Look for infinities and NaN in the weight, for example after a step with too large a learning rate."
+    )

@@ -58,7 +58,12 @@ def quantizer_of(weight: Tensor, bits: int, *, signed: bool = False, quantized: 
     zero_point = StatsFromParameterZeroPoint(
         NegativeMinOrZero(grain), layer, signed=signed, quantize_zero_point=quantized
     )
-    return IntQuant(StatsFromParameterScaling(AbsMinMax(grain), layer, scaling_min_val=1e-10), ConstBitWidth(bits), signed, zero_point)
+    return IntQuant(
+        StatsFromParameterScaling(AbsMinMax(grain), layer, scaling_min_val=1e-10),
+        ConstBitWidth(bits),
+        signed,
+        zero_point,
+    )
 
 
 @settings(deadline=None, max_examples=60)

@@ -183,7 +183,8 @@ def _uncalibrated(model: nn.Module) -> tuple[str, ...]:
     return tuple(
         path.partition(".tensor_quant")[0]
         for path, module in model.named_modules()
-        if isinstance(module, ParameterFromRuntimeStatsScaling | RuntimeStatsScaling) and int(module.collected.count) == 0
+        if isinstance(module, ParameterFromRuntimeStatsScaling | RuntimeStatsScaling)
+        and int(module.collected.count) == 0
     )
 
 

@@ -31,12 +31,14 @@ def grain_of(x: Tensor, scale: Tensor) -> tuple[int, int, int] | None:
     return math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
 
 
+def has_values(x: Tensor) -> bool:
+    """Whether a tensor is one with memory of its own: not a subclass, not one that a transformation of torch.func wraps.
+
+    >>> has_values(torch.ones(1))
+    True
+    """
+    return type(x) in (Tensor, nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
 def _is_plain(x: Tensor) -> bool:
-    """A tensor with memory of its own: not a subclass, not one that a transformation of torch.func wraps."""
-    return (
-        type(x) in (Tensor, nn.Parameter)
-        and x.dtype == torch.float32
-        and x.device.type == "cpu"
-        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
-        and not x.is_neg()
-    )
+    return x.dtype == torch.float32 and x.device.type == "cpu" and has_values(x) and not x.is_neg()

@@ -173,7 +173,7 @@ class QuantProxy(nn.Module):
 
     def _quantize(self, *tensors: Any, **options: Any) -> QuantTensor:
         """What ``tensor_quant`` makes of them."""
-        reads_input = self.reads_input  # the last step that collects statistics still does; after it the answer is another
+        reads_input = self.reads_input  # asked before: the last step that collects statistics still does
         value, scale, zero_point, bit_width = self.tensor_quant(*tensors, **options)
         return QuantTensor(
             value,

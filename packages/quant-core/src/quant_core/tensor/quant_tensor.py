@@ -120,7 +120,7 @@ class QuantTensor(TensorOperators):
         return positive and bool((on_grid & (integers >= low) & (integers <= high)).all())
 
     def range(self) -> tuple[Tensor, Tensor]:
-        """The smallest and the largest integer, 0-dim float64 tensors without gradient; ``−1`` and ``1`` for one signed bit (binary).
+        """The smallest and the largest integer, 0-dim float64, no gradient; ``−1`` and ``1`` for one signed bit (binary).
 
         >>> x = QuantTensor(torch.zeros(1), torch.tensor(0.5), torch.tensor(0.0), torch.tensor(4.0), signed=True)
         >>> [int(bound) for bound in x.range()]

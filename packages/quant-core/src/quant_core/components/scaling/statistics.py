@@ -9,6 +9,7 @@ from quant_core.components.restriction import Restriction
 from quant_core.components.scaling.affine import AffineRescaling
 from quant_core.components.scaling.base import Scaling
 from quant_core.components.stats import Statistic, check_finite, joined_rows
+from quant_core.native import has_values
 
 
 class StatsFromParameterScaling(Scaling):
@@ -29,6 +30,7 @@ class StatsFromParameterScaling(Scaling):
 
     Raises:
         ConfigurationError: when the weights of several layers cannot be joined, or an option is out of range.
+        InputError: from ``forward``, when the weight holds infinities or NaN; in eager mode on the CPU.
 
     >>> from quant_core.components import AbsMax, PowerOfTwoRestriction
     >>> scaling = StatsFromParameterScaling(AbsMax(), nn.Linear(2, 1), restrict_scaling_impl=PowerOfTwoRestriction())
@@ -49,7 +51,7 @@ class StatsFromParameterScaling(Scaling):
         super().__init__(scaling_min_val, restrict_scaling_impl)
         self.scaling_stats_impl = scaling_stats_impl
         self.parameter_name = parameter_name
-        self._sharing = module if isinstance(module, tuple) and len(module) > 1 else ()
+        self._layers = _layers(module)
         affine = (scaling_affine_rescaling_init, scaling_affine_shifting_init)
         shape = (
             () if affine == (None, None) else _statistic_of(scaling_stats_impl, _layers(module), parameter_name).shape
@@ -59,13 +61,23 @@ class StatsFromParameterScaling(Scaling):
     @property
     def is_plain(self) -> bool:
         """Whether it is the statistic of ``x`` alone, without coefficients."""
-        return not self._sharing and not self.affine_rescaling.learns
+        return len(self._layers) == 1 and not self.affine_rescaling.learns
+
+    def check(self, statistic: Tensor) -> None:
+        """On the CPU a statistic must be finite; on other devices the question would wait for the device at each step.
+
+        Raises:
+            InputError: when it is not.
+        """
+        if not torch.compiler.is_compiling() and statistic.device.type == "cpu" and has_values(statistic):
+            check_finite(statistic, self._layers, what=self.parameter_name)
 
     def forward(self, x: Tensor) -> Tensor:
         """The threshold from the statistic of ``x``, or of all weights that share this quantizer."""
-        shared = self._sharing
         own = self.scaling_stats_impl
-        statistic: Tensor = _statistic_of(own, shared, self.parameter_name) if shared else own(x)
+        shared = len(self._layers) > 1
+        statistic: Tensor = _statistic_of(own, self._layers, self.parameter_name) if shared else own(x)
+        self.check(statistic)
         if not self.affine_rescaling.learns:
             return self.of_statistic(statistic)
         return self.of_parameter(self.affine_rescaling(self.parameter_for(statistic)))

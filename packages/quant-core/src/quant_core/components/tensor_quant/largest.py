@@ -17,7 +17,7 @@ from quant_core.ops.by_largest import quantize_by_largest
 class LargestQuant:
     """``max |x|`` per tensor or per first axis, not restricted, over a constant range; the gradient passes the clamp."""
 
-    scaling_impl: nn.Module
+    scaling_impl: StatsFromParameterScaling
     per_channel: bool
     minimum: float
     low: float
@@ -48,8 +48,12 @@ class LargestQuant:
         )
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
-        """``(value, scale)``, or ``None`` where the kernels do not apply."""
-        return quantize_by_largest(
+        """``(value, scale)``, or ``None`` where the kernels do not apply.
+
+        Raises:
+            InputError: when ``x`` is not finite.
+        """
+        found = quantize_by_largest(
             x,
             per_channel=self.per_channel,
             minimum=self.minimum,
@@ -58,3 +62,6 @@ class LargestQuant:
             divisor=self.divisor,
             rounding_mode=self.rounding_mode,
         )
+        if found is not None:
+            self.scaling_impl.check(found[1])
+        return found
