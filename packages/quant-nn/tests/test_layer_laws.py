@@ -161,7 +161,7 @@ def test_a_batch_normalization_becomes_a_factor_and_an_offset(
 
 
 def test_a_batch_normalization_without_statistics_is_missing_its_keys() -> None:
-    with pytest.raises(RuntimeError, match='Missing key.*"weight", "bias"'):
+    with pytest.raises(RuntimeError, match=r'Missing key.*"weight", "bias"'):
         qnn.BatchNorm2dToQuantScaleBias(3).load_state_dict(
             nn.BatchNorm2d(3, affine=False, track_running_stats=False).state_dict()
         )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import quant_nn as qnn
-from quant_core.quant import Int8ActPerTensorFloat, Int8Bias
+from quant_core.quant import Int8ActPerTensorFloat, Int8ActPerTensorFloatMinMaxInit, Int8Bias
 from quant_core.tensor import QuantTensor
 
 Family = Literal["weight", "activation", "join", "pass"]
@@ -68,6 +68,9 @@ class Sample:
         return tuple(torch.randn(shape, generator=generator) for shape in self.shapes)
 
 
+_ENTRY: Final = {"min_val": -2.0, "max_val": 2.0, "bit_width": 5, "return_quant_tensor": True}
+
+
 class SampleNet(nn.Module):
     """A sample as it stands in a network: with an entry quantizer before it where its input shall be quantized.
 
@@ -79,9 +82,7 @@ class SampleNet(nn.Module):
     def __init__(self, sample: Sample, *, quantized: bool) -> None:
         super().__init__()
         entering = (quantized or not sample.takes_floats) and sample.indices is None
-        self.entry = (
-            qnn.QuantIdentity(bit_width=5, collect_stats_steps=1, return_quant_tensor=True) if entering else None
-        )
+        self.entry = qnn.QuantIdentity(act_quant=Int8ActPerTensorFloatMinMaxInit, **_ENTRY) if entering else None
         self.layer = sample.build(**(sample.on_accumulator if quantized else {}))
         self.joined = sample.joined
 
