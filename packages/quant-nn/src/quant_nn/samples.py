@@ -68,7 +68,7 @@ class Sample:
         return tuple(torch.randn(shape, generator=generator) for shape in self.shapes)
 
 
-_ENTRY: Final = {"min_val": -2.0, "max_val": 2.0, "bit_width": 5, "return_quant_tensor": True}
+_ENTRY: Final[Mapping[str, Any]] = {"min_val": -2.0, "max_val": 2.0, "bit_width": 5, "return_quant_tensor": True}
 
 
 class SampleNet(nn.Module):
