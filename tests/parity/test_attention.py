@@ -9,7 +9,7 @@ import brevitas.nn as bnn
 import brevitas.quant as bq
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -65,6 +65,14 @@ def set_parameters(layer: nn.Module, seed: int) -> None:
             proxy.init_tensor_quant()
 
 
+def is_near_tie(ours: Tensor, theirs: Tensor, scale: Tensor) -> bool:
+    """Whether the last bits of a matrix product, which depend on the order of its sum, decide about a level."""
+    levels = ours / scale
+    theirs = theirs if theirs.shape == ours.shape else theirs.transpose(0, 1)  # they compute sequence first
+    noise = 4 * (levels - theirs / scale).abs().max() + 1e-6
+    return bool(((levels - levels.floor() - 0.5).abs() <= noise).any())
+
+
 def gradients(layer: nn.Module) -> Tensor:
     """Of the learned thresholds of the products' quantizers, one after the other; zero while they are statistics."""
     learned = [next(getattr(layer, f"{name}_quant").parameters()) for name in PRODUCTS]
@@ -105,6 +113,14 @@ def test_multihead_attention_in_training_and_afterwards(name: str, seed: int, ma
         for layer in layers:
             layer.train(step < 3)
         results = []
+        products: list[Tensor] = []
+        scales: list[Tensor] = []
+        quantizer = layers[0].out_proj.input_quant
+        watch = (
+            quantizer.register_forward_hook(lambda _, __, given, seen=scales: seen.append(given.scale.detach()))
+            if quantizer is not None
+            else None
+        )
         for layer in layers:
             x = tensor(seed + step, *shape).requires_grad_()
             torch.manual_seed(step)  # dropout
@@ -112,6 +128,7 @@ def test_multihead_attention_in_training_and_afterwards(name: str, seed: int, ma
             hook = layer.out_proj.register_forward_pre_hook(lambda _, given, seen=heads: seen.append(value(given[0])))
             out, weights = layer(x, x, x, **masks)
             hook.remove()
+            products.append(heads[0].detach())
             unique = int((heads[0].abs() == heads[0].abs().max()).sum()) == 1
             layer.zero_grad()
             value(out).backward(tensor(seed + 1, *shape))
@@ -124,7 +141,10 @@ def test_multihead_attention_in_training_and_afterwards(name: str, seed: int, ma
                     "learned": gradients(layer),
                 }
             )
+        if watch is not None:
+            watch.remove()
         ours, theirs = results
+        assume(not any(is_near_tie(*products, scale) for scale in scales))
         compared = [("output", 1e-6), ("weights", 0.0)]
         if step >= 2 or unique:  # of equal largest elements, each library picks one for the gradient of the statistic
             compared += [("input", 2e-3), ("parameters", 2e-3)]
