@@ -62,7 +62,8 @@ def test_the_core_does_not_depend_on_onnx() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["quant_core", "quant_core.plugins", "quant_core.cli", "quant_nn", "export_finn.plugin", "export_qcdq.plugin"]
+    "module",
+    ["quant_core", "quant_core.plugins", "quant_core.cli", "quant_nn", "export_finn.plugin", "export_qcdq.plugin"],
 )
 def test_a_light_import_does_not_import_torch(module: str) -> None:
     assert run(f"import sys, {module}; print('torch' in sys.modules)") == "False"
