@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import quant_nn as qnn
 from quant_core.components import BinaryQuant, ConstScaling
+from quant_core.errors import InputError
 from quant_core.export import capture
 from quant_core.inject import Injector
 from quant_core.proxies import WeightQuantProxyFromInjector
@@ -253,8 +254,13 @@ def test_an_average_pool_whose_window_changes_after_capture() -> None:
     net.eval()
     fixed = capture(net, (torch.rand(2, 3, 4, 4),))
     larger = torch.rand(2, 3, 8, 8)
-    with pytest.raises(AssertionError, match=r"Guard failed: x\.size\(\)\[2\] == 4"):  # torch's own words
+    with pytest.raises(InputError) as caught:
         fixed.run(larger)
+    assert str(caught.value) == (
+        "inputs of shape (2, 3, 8, 8) do not fit the captured program\n"
+        "  it was captured for x.size()[2] == 4; windows of pools, for example, depend on it\n"
+        "  Capture the model with inputs of these shapes, or name the axes that change in dynamic_shapes."
+    )
     x = torch.rand(2, 3, 4, 4)
     dimension = torch.export.Dim("side", min=2, max=64)
     dynamic = capture(net, (x,), dynamic_shapes=({2: dimension, 3: dimension},))

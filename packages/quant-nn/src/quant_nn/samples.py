@@ -87,9 +87,10 @@ class SampleNet(nn.Module):
         self.joined = sample.joined
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """The value of what the layer returns."""
+        """The value of what the layer returns, of the first thing where there are several."""
         taken: list[Any] = [x if self.entry is None else self.entry(x) for x in inputs]
         out = self.layer(taken) if self.joined else self.layer(*taken)
+        out = out[0] if isinstance(out, tuple) else out
         return out.value if isinstance(out, QuantTensor) else out
 
 
@@ -272,6 +273,18 @@ def _rows() -> Iterator[tuple[str, Sample]]:
             options={
                 f"{name}_collect_stats_steps": 1 for name in ("q_scaled", "k_transposed", "v", "attn_output_weights")
             },
+            on_accumulator=quantized,
+        ),
+    )
+    quantizers = ("in_proj_input", "out_proj_input", "q_scaled", "k_transposed", "v", "attn_output_weights")
+    yield (
+        "QuantMultiheadAttention",
+        Sample(
+            layer="QuantMultiheadAttention",
+            family="join",
+            shapes=((4, 2, 8), (5, 2, 8), (5, 2, 8)),
+            args=(8, 2),
+            options={f"{name}_collect_stats_steps": 1 for name in quantizers},
             on_accumulator=quantized,
         ),
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
+from quant_core.errors import InputError
 from quant_core.export.builder import constant_inputs, constant_value
 from quant_core.export.provenance import ModuleMap, Provenance
 from quant_core.export.signature import CallSignature, signature_of
@@ -25,6 +26,8 @@ _ACTIVATION_OPS: Mapping[Any, str] = {
     torch.ops.quant.trunc.default: "quant::trunc",
 }
 _CONSTANT_OP = torch.ops.quant.dequantize.default
+_GUARD = "Guard failed:"
+"""How torch begins to say that a shape is not the one that was captured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +132,17 @@ class Program:
         return self.constants.get(node.name) if isinstance(node, fx.Node) else None
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        """What the captured program computes; inputs and outputs as the model takes and returns them."""
-        return self.exported.module()(*args, **kwargs)
+        """What the captured program computes; inputs and outputs as the model takes and returns them.
+
+        Raises:
+            InputError: when a shape is another one than that of capture, along an axis that was not said to be dynamic.
+        """
+        try:
+            return self.exported.module()(*args, **kwargs)
+        except AssertionError as error:
+            if not str(error).startswith(_GUARD):
+                raise
+            raise _of_another_shape(str(error), args, kwargs) from error
 
     def _quantizer(self, node: fx.Node) -> Quantizer:
         constant = node.target is _CONSTANT_OP
@@ -161,6 +173,15 @@ class Program:
         if op == "quant::trunc":
             return self.constant(node.args[3]), self.constant(node.args[2]), _number(self.constant(node.args[4]))
         return scale, zero, 1.0 if op == "quant::binary" else 2.0
+
+
+def _of_another_shape(guard: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> InputError:
+    shapes = [tuple(x.shape) for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+    return InputError(
+        f"inputs of shape {', '.join(map(str, shapes))} do not fit the captured program",
+        why=f"it was captured for {guard.removeprefix(_GUARD).strip()}; windows of pools, for example, depend on it",
+        fix="Capture the model with inputs of these shapes, or name the axes that change in dynamic_shapes.",
+    )
 
 
 def is_quantizer(node: fx.Node) -> bool:
