@@ -444,3 +444,9 @@ def test_unequal_scales_are_refused_in_both_modes_alike(training: bool) -> None:
     with pytest.raises(InputError, match=r"their scales are 0\.125 and 0\.1875"):
         joint(first(x), second(x))
     assert joint(first(x), first(2 * x)).is_valid
+
+
+def test_a_scale_per_channel_beside_a_statistic_that_knows_none_has_no_effect() -> None:
+    with pytest.raises(UnusedAttributeError) as caught:
+        qnn.QuantLinear(4, 2, weight_scaling_per_output_channel=True, weight_scaling_stats_op="max_ave")
+    assert str(caught.value).startswith("option 'weight_scaling_per_output_channel' has no effect\n  at QuantLinear\n")

@@ -78,7 +78,7 @@ def test_a_weight_quantized_per_group(learned: bool, powers: bool) -> None:
     restriction = PowerOfTwoRestriction() if powers else None
     groups = PerGroup(3)
     scaling = kind(AbsMax(groups), layer, restrict_scaling_impl=restriction)
-    quant = IntQuant(scaling, ConstBitWidth(8), signed=True, granularity=groups)
+    quant = IntQuant(scaling, ConstBitWidth(8), signed=True)
     value, scale, zero_point, _ = quant(layer.weight)
     assert scale.shape == layer.weight.shape
     assert zero_point.numel() == 1

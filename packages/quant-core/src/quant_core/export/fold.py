@@ -125,7 +125,9 @@ class _Folding:
         if isinstance(source, fx.Node) and source.name in self.targets:
             return self.targets[source.name]
         parameter = path.removesuffix("_quant")  # some quantizers compute with it first
-        return parameter if parameter in self._read_by(source) else f"{path}.value"
+        if parameter in self._read_by(source):
+            return parameter
+        return f"{path}.value" if path else "value"
 
     def _read_by(self, node: Any) -> set[str]:
         """The names of the constants that a value is computed from."""

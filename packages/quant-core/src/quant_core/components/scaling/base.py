@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from quant_core.components.restriction import FloatRestriction, Restriction
+from quant_core.components.stats.statistic import Grouping
 from quant_core.errors import ConfigurationError
 from quant_core.ops import clamp_min_ste
 from quant_core.ops.integer_levels import compute_dtype
@@ -25,6 +26,8 @@ class Scaling(nn.Module):
 
     Attributes:
         learns: whether the threshold is a parameter, so that what is clamped tells it where to go.
+        granularity: which elements share a threshold, where it is known; per group, the quantizer repeats each scale over its
+            group.
 
     Args:
         scaling_min_val: the smallest threshold.
@@ -35,6 +38,7 @@ class Scaling(nn.Module):
     """
 
     learns: bool = False
+    granularity: Grouping | None = None
 
     def __init__(self, scaling_min_val: float | None = None, restrict_scaling_impl: Restriction | None = None) -> None:
         super().__init__()

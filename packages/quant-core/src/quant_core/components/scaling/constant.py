@@ -46,6 +46,7 @@ class ConstScaling(Scaling):
         module: nn.Module | tuple[nn.Module, ...] | None = None,
     ) -> None:
         super().__init__(scaling_min_val, restrict_scaling_impl)
+        self.granularity = granularity
         self.register_buffer(
             "value", self.of_statistic(initial_threshold(scaling_init, scaling_shape, granularity, module))
         )

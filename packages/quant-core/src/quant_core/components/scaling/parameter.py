@@ -50,6 +50,7 @@ class ParameterScaling(Scaling):
         module: nn.Module | tuple[nn.Module, ...] | None = None,
     ) -> None:
         super().__init__(scaling_min_val, restrict_scaling_impl)
+        self.granularity = granularity
         start = initial_threshold(scaling_init, scaling_shape, granularity, module)
         self.value = nn.Parameter(self.restrict_scaling_impl.parameter_for(start))
 

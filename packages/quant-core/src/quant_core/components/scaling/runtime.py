@@ -61,6 +61,7 @@ class ParameterFromRuntimeStatsScaling(Scaling):
         super().__init__(scaling_min_val, restrict_scaling_impl)
         check_collecting(collect_stats_steps, "scaling_stats_momentum", scaling_stats_momentum)
         self.scaling_stats_impl = scaling_stats_impl
+        self.granularity = scaling_stats_impl.granularity
         self.scaling_stats_momentum = scaling_stats_momentum
         self._where = owner_names(module)
         self.register_buffer("average", torch.ones(tuple(scaling_shape)))
@@ -145,6 +146,7 @@ class RuntimeStatsScaling(Scaling):
         super().__init__(scaling_min_val, restrict_scaling_impl)
         check_momentum("scaling_stats_momentum", scaling_stats_momentum)
         self.scaling_stats_impl = scaling_stats_impl
+        self.granularity = scaling_stats_impl.granularity
         self.scaling_stats_momentum = scaling_stats_momentum
         self._where = owner_names(module)
         self.register_buffer("average", torch.ones(tuple(scaling_shape)))

@@ -50,6 +50,7 @@ class StatsFromParameterScaling(Scaling):
     ) -> None:
         super().__init__(scaling_min_val, restrict_scaling_impl)
         self.scaling_stats_impl = scaling_stats_impl
+        self.granularity = scaling_stats_impl.granularity
         self.parameter_name = parameter_name
         self._layers = _layers(module)
         affine = (scaling_affine_rescaling_init, scaling_affine_shifting_init)
@@ -120,6 +121,7 @@ class ParameterFromStatsFromParameterScaling(Scaling):
         parameter_name: str = "weight",
     ) -> None:
         super().__init__(scaling_min_val, restrict_scaling_impl)
+        self.granularity = scaling_stats_impl.granularity
         layers = _layers(module)
         with torch.no_grad():
             statistic = _statistic_of(scaling_stats_impl, layers, parameter_name)

@@ -10,7 +10,6 @@ from quant_core.components.delay import QuantDelay
 from quant_core.components.fit import check_fits
 from quant_core.components.granularity import PerGroup
 from quant_core.components.int_scaling import int_scaling_for
-from quant_core.components.stats.statistic import Grouping
 from quant_core.components.tensor_quant.base import Quantized, TensorQuant
 from quant_core.components.tensor_quant.integer_options import check_integer, check_one_rounding
 from quant_core.components.tensor_quant.largest import LargestQuant
@@ -40,7 +39,6 @@ class IntQuant(TensorQuant):
         quant_delay_steps: how many training steps to pass before quantization starts.
         int_scaling_impl: what the threshold is divided by; :class:`~quant_core.components.PowerOfTwoIntScaling` if left out
             with powers of two, else :class:`~quant_core.components.IntScaling`.
-        granularity: which elements share a scale; only read per group, to repeat the scale of each group over its elements.
 
     Raises:
         ConfigurationError: when the options contradict each other.
@@ -64,7 +62,6 @@ class IntQuant(TensorQuant):
         quant_delay_steps: int = 0,
         rounding_impl: nn.Module | None = None,
         int_scaling_impl: nn.Module | None = None,
-        granularity: Grouping | None = None,
     ) -> None:
         super().__init__()
         check_integer(bit_width_impl, signed)
@@ -75,6 +72,7 @@ class IntQuant(TensorQuant):
         self.int_scaling_impl = int_scaling_for(
             int_scaling_impl, getattr(scaling_impl, "restrict_scaling_impl", None), signed, narrow_range
         )
+        granularity = getattr(scaling_impl, "granularity", None)
         self.groups = granularity if isinstance(granularity, PerGroup) else None
         self.signed = signed
         self.narrow_range = narrow_range
