@@ -11,6 +11,7 @@ from torch import Tensor
 from quant_core.proxies import QuantProxy
 from quant_nn.layer import value_of
 from quant_rnn.direction import Direction
+from quant_rnn.weights import stack_gates
 
 _OPERATORS: dict[str, Any] = {
     "LSTM": torch.lstm,
@@ -34,19 +35,15 @@ def flat_weights(directions: Iterable[Direction]) -> list[Tensor]:
     flat: list[Tensor] = []
     for direction in directions:
         gates = [direction.gate(name) for name in direction.gates]
-        flat.append(_joined(direction, [value_of(params.input_weight.quant_weight()) for params in gates]))
-        flat.append(_joined(direction, [value_of(params.hidden_weight.quant_weight()) for params in gates]))
+        coupled = bool(getattr(direction.cell, "coupled", False))
+        flat.append(stack_gates(gates, [params.input_weight.quant_weight() for params in gates], coupled=coupled))
+        flat.append(stack_gates(gates, [params.hidden_weight.quant_weight() for params in gates], coupled=coupled))
         for bias in direction.float_biases():
-            flat.append(_joined(direction, list(bias.chunk(len(gates)))))
+            parts = bias.chunk(len(gates))
+            flat.append(torch.cat([parts[0], -parts[0], *parts[1:]]) if coupled else bias)
         if direction.proj_weight is not None:
             flat.append(value_of(direction.proj_weight.quant_weight()))
     return flat
-
-
-def _joined(direction: Direction, parts: list[Tensor]) -> Tensor:
-    if getattr(direction.cell, "coupled", False):
-        parts.insert(1, -parts[0])
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def run_in_float(

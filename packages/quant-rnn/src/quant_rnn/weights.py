@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from quant_core.components import IntQuant
 from quant_core.errors import InputError
 from quant_core.tensor import QuantTensor
 from quant_nn.layer import value_of
@@ -60,17 +61,51 @@ def quantize_weights(
             scale = (input_scale * weight.scale).reshape(() if weight.scale.numel() == 1 else (-1,))
         done.append([_quantize_bias(params, part, scale, where) for part in parts])
     return Weights(
-        input=_stack(inputs),
-        hidden=_stack(hidden),
+        input=stack_gates(list(gates.values()), inputs),
+        hidden=stack_gates(list(gates.values()), hidden),
         bias=torch.cat([parts[0] for parts in done]) if done[0] else None,
         hidden_bias=done[-1][1] if len(done[-1]) > 1 else None,
         projection=None if projection is None else value_of(projection.quant_weight()),
     )
 
 
-def _stack(parts: Sequence[Tensor | QuantTensor]) -> Tensor:
+def stack_gates(gates: Sequence[GateParams], parts: Sequence[Tensor | QuantTensor], *, coupled: bool = False) -> Tensor:
+    """The quantized matrices of all gates as one, ``(G·H, features)``.
+
+    Under ``torch.export`` it is one quantized constant with a scale for each row, and not a float one that integers went into:
+    the result goes through ``quant::int`` on the grid that it lies on, which leaves it as it is.
+
+    Args:
+        gates: the gates, which know their quantizers.
+        parts: what they gave.
+        coupled: put the negative of the first one behind it: the forget gate of a plain LSTM.
+    """
     values = [value_of(part) for part in parts]
-    return values[0] if len(values) == 1 else torch.cat(values)
+    if coupled:
+        values.insert(1, -values[0])
+    stacked = values[0] if len(values) == 1 else torch.cat(values)
+    found = [part for part in parts if isinstance(part, QuantTensor)]
+    if not torch.compiler.is_exporting() or len(values) == 1 or len(found) < len(parts):
+        return stacked
+    quants = [params.hidden_weight.weight_quant for params in gates]
+    if not all(quant is not None and isinstance(quant.tensor_quant, IntQuant) and quant.symmetric for quant in quants):
+        return stacked
+    first = found[0]
+    if coupled:
+        if not first.narrow_range:  # the negative of the smallest integer would not be one
+            return stacked
+        found.insert(1, first)
+    scale = torch.cat([part.scale.expand(part.shape[0], 1) for part in found])
+    captured: Tensor = torch.ops.quant.int(
+        stacked,
+        scale,
+        torch.zeros_like(scale),
+        first.bit_width,
+        signed=first.signed,
+        narrow_range=first.narrow_range,
+        rounding_mode="ROUND",
+    )
+    return captured
 
 
 def _quantize_bias(params: GateParams, bias: Tensor, scale: Tensor | None, where: str) -> Tensor:

@@ -1,0 +1,75 @@
+"""Recurrent layers through the dialect to standard ONNX, run by onnxruntime."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from quant_core.export import export
+from quant_rnn import QuantGRU, QuantLSTM, QuantRNN
+
+FLOAT_RNN = dict.fromkeys(("bias_quant", "io_quant", "gate_acc_quant"))
+FLOAT_GRU = {**FLOAT_RNN, **dict.fromkeys(("sigmoid_quant", "tanh_quant"))}
+FLOAT_LSTM = {**FLOAT_GRU, "cell_state_quant": None}
+FOUR = {"weight_bit_width": 4}
+
+WEIGHTS_ONLY: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    "LSTM": (QuantLSTM, {**FLOAT_LSTM, **FOUR}),
+    "two layers, two directions": (QuantLSTM, {**FLOAT_LSTM, **FOUR, "num_layers": 2, "bidirectional": True}),
+    "coupled gates": (QuantLSTM, {**FLOAT_LSTM, **FOUR, "coupled_input_forget_gates": True}),
+    "shared weights and quantizers": (
+        QuantLSTM,
+        {
+            **FLOAT_LSTM,
+            **FOUR,
+            "bidirectional": True,
+            "shared_input_hidden_weights": True,
+            "shared_intra_layer_weight_quant": True,
+        },
+    ),
+    "per channel, 2 bits": (
+        QuantLSTM,
+        {**FLOAT_LSTM, "weight_bit_width": 2, "weight_scaling_per_output_channel": True},
+    ),
+    "GRU, batch first": (QuantGRU, {**FLOAT_GRU, **FOUR, "batch_first": True}),
+    "RNN": (QuantRNN, {**FLOAT_RNN, **FOUR}),
+}
+
+
+def exported(layer: nn.Module, path: Path) -> onnx.ModelProto:
+    """The file, which onnxruntime has found equal to the model."""
+    layer.eval()
+    export(layer, (torch.randn(5, 2, 10),), target="qcdq", path=path, verify=True)
+    return onnx.load(path)
+
+
+@pytest.mark.parametrize("name", WEIGHTS_ONLY)
+def test_quantized_weights_feed_the_standard_operator(name: str, tmp_path: Path) -> None:
+    kind, options = WEIGHTS_ONLY[name]
+    torch.manual_seed(0)
+    layer: Any = kind(10, 20, **options)
+    model = exported(layer, tmp_path / "model.onnx")
+    operators = [node.op_type for node in model.graph.node]
+    if kind is not QuantRNN:  # torch's exporter writes that one out
+        assert operators.count(kind.__name__.removeprefix("Quant")) == layer.num_layers
+    assert operators.count("DequantizeLinear") >= 2 * layer.num_layers
+    floats = [part for part in model.graph.initializer if part.data_type == onnx.TensorProto.FLOAT]
+    assert not any(math.prod(part.dims) >= 20 * 10 and part.dims[-1] in (10, 20, 40) for part in floats)  # no matrix
+
+
+@pytest.mark.parametrize("kind", [QuantRNN, QuantGRU, QuantLSTM])
+def test_everything_quantized_is_unrolled(kind: type[nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layer = kind(10, 20, weight_bit_width=4, gate_acc_bit_width=6)
+    for _ in range(2):
+        layer(torch.randn(5, 2, 10))
+    model = exported(layer, tmp_path / "model.onnx")
+    operators = [node.op_type for node in model.graph.node]
+    assert operators.count("Gemm") >= 5
+    assert operators.count("QuantizeLinear") > 10
