@@ -29,6 +29,7 @@ def tensor(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
 
 def assert_close(found: Tensor, wanted: Tensor, *, relative: float) -> None:
     """Equal up to a share of the largest element."""
+    found, wanted = found.detach(), wanted.detach()
     limit = relative * max(float(wanted.abs().max()), 1e-12)
     assert float((found - wanted).abs().max()) <= limit
 

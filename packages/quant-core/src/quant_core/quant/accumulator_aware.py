@@ -96,8 +96,9 @@ class Int8AccumulatorAwareWeightQuant(Int8WeightNormL2PerChannelFixedPoint):
     ...     64, 1, bias=False, weight_quant=Int8AccumulatorAwareWeightQuant, weight_accumulator_bit_width=12,
     ...     input_quant=Int8ActPerTensorFloat,
     ... )
-    >>> int(layer.quant_weight().int().abs().sum()) * 2**7 <= 2**11 - 1
-    True
+    >>> weight = layer.quant_weight()
+    >>> int(weight.int().abs().sum()) * 2**7 <= 2**11 - 1, weight.scale.shape
+    (True, torch.Size([1, 1]))
     """
 
     tensor_quant = AccumulatorAwareIntQuant

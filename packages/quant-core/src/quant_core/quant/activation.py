@@ -26,8 +26,10 @@ class Int8ActPerTensorFloat(Injector):
     ``scaling_stats_momentum``, ``high_percentile_q``, ``scaling_min_val``, ``scaling_per_output_channel`` (together with
     ``per_channel_broadcastable_shape``), ``quant_delay_steps``, and any component by its name.
 
-    >>> Int8ActPerTensorFloat.let(bit_width=4).bit_width
-    4
+    >>> import torch, quant_nn as qnn
+    >>> act = qnn.QuantIdentity(act_quant=Int8ActPerTensorFloat, return_quant_tensor=True)
+    >>> act(torch.tensor([-1.28, 1.0])).scale.detach()
+    tensor(0.0100)
     """
 
     proxy_class = ActQuantProxyFromInjector
@@ -60,7 +62,13 @@ class Int8ActPerTensorFloat(Injector):
 
 
 class Uint8ActPerTensorFloat(Int8ActPerTensorFloat):
-    """As :class:`Int8ActPerTensorFloat`, unsigned: for what follows a ReLU."""
+    """As :class:`Int8ActPerTensorFloat`, unsigned: for what follows a ReLU.
+
+    >>> import torch, quant_nn as qnn
+    >>> act = qnn.QuantReLU(act_quant=Uint8ActPerTensorFloat, return_quant_tensor=True)
+    >>> act(torch.tensor([-1.0, 2.55])).scale.detach()
+    tensor(0.0100)
+    """
 
     signed = False
 

@@ -35,16 +35,34 @@ class Int8ActPerTensorFloatBatchQuant2d(Int8ActPerTensorFloat):
 
 
 class Uint8ActPerTensorFloatBatchQuant2d(Int8ActPerTensorFloatBatchQuant2d):
-    """As :class:`Int8ActPerTensorFloatBatchQuant2d`, unsigned, ``/ 255``: for what follows a ReLU."""
+    """As :class:`Int8ActPerTensorFloatBatchQuant2d`, unsigned, ``/ 255``: for what follows a ReLU.
+
+    >>> import torch, quant_nn as qnn
+    >>> act = qnn.QuantReLU(act_quant=Uint8ActPerTensorFloatBatchQuant2d, return_quant_tensor=True)
+    >>> act(torch.full((2, 3, 4, 4), 2.55)).scale.detach()
+    tensor(0.0100)
+    """
 
     signed = False
 
 
 class Int8ActPerTensorFloatBatchQuant1d(Int8ActPerTensorFloatBatchQuant2d):
-    """As :class:`Int8ActPerTensorFloatBatchQuant2d`, for ``(N, C)`` and ``(N, C, L)``."""
+    """As :class:`Int8ActPerTensorFloatBatchQuant2d`, for ``(N, C)`` and ``(N, C, L)``.
+
+    >>> import torch, quant_nn as qnn
+    >>> act = qnn.QuantIdentity(act_quant=Int8ActPerTensorFloatBatchQuant1d, return_quant_tensor=True)
+    >>> act(torch.full((2, 3, 4), 1.28)).scale.detach()
+    tensor(0.0100)
+    """
 
 
 class Uint8ActPerTensorFloatBatchQuant1d(Int8ActPerTensorFloatBatchQuant1d):
-    """As :class:`Int8ActPerTensorFloatBatchQuant1d`, unsigned, ``/ 255``: for what follows a ReLU."""
+    """As :class:`Int8ActPerTensorFloatBatchQuant1d`, unsigned, ``/ 255``: for what follows a ReLU.
+
+    >>> import torch, quant_nn as qnn
+    >>> act = qnn.QuantReLU(act_quant=Uint8ActPerTensorFloatBatchQuant1d, return_quant_tensor=True)
+    >>> act(torch.full((2, 3, 4), 2.55)).scale.detach()
+    tensor(0.0100)
+    """
 
     signed = False

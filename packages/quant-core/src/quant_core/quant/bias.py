@@ -24,9 +24,10 @@ class IntBias(Injector):
     Options (``bias_`` in front when given to a layer): ``bit_width``, ``narrow_range``, ``rounding_mode``,
     ``quant_delay_steps``, and any component by its name.
 
-    >>> import quant_nn as qnn
-    >>> qnn.QuantLinear(2, 1, bias_quant=IntBias, bias_bit_width=12)
-    QuantLinear(in_features=2, out_features=1, bias=True, weight: int8 per tensor, bias: int12)
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(2, 1, bias_quant=IntBias, bias_bit_width=12)
+    >>> layer.bias_quant(layer.bias, torch.tensor(0.01)).scale  # of the input times that of the weight
+    tensor(0.0100)
     """
 
     proxy_class = BiasQuantProxyFromInjector
@@ -42,27 +43,47 @@ class IntBias(Injector):
 class Int8Bias(IntBias):
     """As :class:`IntBias`, with 8 bits.
 
-    >>> Int8Bias.bit_width
-    8
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(2, 1, bias_quant=Int8Bias)
+    >>> layer.bias_quant(layer.bias, torch.tensor(0.01)).scale  # of the input times that of the weight
+    tensor(0.0100)
     """
 
     bit_width = 8
 
 
 class Int16Bias(IntBias):
-    """As :class:`IntBias`, with 16 bits."""
+    """As :class:`IntBias`, with 16 bits.
+
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(2, 1, bias_quant=Int16Bias)
+    >>> layer.bias_quant(layer.bias, torch.tensor(0.01)).scale  # of the input times that of the weight
+    tensor(0.0100)
+    """
 
     bit_width = 16
 
 
 class Int24Bias(IntBias):
-    """As :class:`IntBias`, with 24 bits."""
+    """As :class:`IntBias`, with 24 bits.
+
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(2, 1, bias_quant=Int24Bias)
+    >>> layer.bias_quant(layer.bias, torch.tensor(0.01)).scale  # of the input times that of the weight
+    tensor(0.0100)
+    """
 
     bit_width = 24
 
 
 class Int32Bias(IntBias):
-    """As :class:`IntBias`, with 32 bits."""
+    """As :class:`IntBias`, with 32 bits.
+
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(2, 1, bias_quant=Int32Bias)
+    >>> layer.bias_quant(layer.bias, torch.tensor(0.01)).scale  # of the input times that of the weight
+    tensor(0.0100)
+    """
 
     bit_width = 32
 
@@ -78,8 +99,8 @@ class Int8BiasPerTensorFloatInternalScaling(Injector):
     >>> import torch, quant_nn as qnn
     >>> layer = qnn.QuantLinear(2, 1, bias_quant=Int8BiasPerTensorFloatInternalScaling)
     >>> _ = layer.bias.data.fill_(1.28)
-    >>> layer.bias_quant(layer.bias, None).scale
-    tensor(0.0100, grad_fn=<DivBackward0>)
+    >>> layer.bias_quant(layer.bias, None).scale.detach()
+    tensor(0.0100)
     """
 
     proxy_class = BiasQuantProxyFromInjector

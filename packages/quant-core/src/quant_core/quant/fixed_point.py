@@ -26,7 +26,15 @@ class Int8WeightPerTensorFixedPoint(Int8WeightPerTensorFloat):
 
 
 class Int8WeightPerChannelFixedPoint(Int8WeightPerTensorFixedPoint):
-    """As :class:`Int8WeightPerTensorFixedPoint`, with a scale for each output channel."""
+    """As :class:`Int8WeightPerTensorFixedPoint`, with a scale for each output channel.
+
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(2, 2, bias=False, weight_quant=Int8WeightPerChannelFixedPoint)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, -1.27], [2.54, 0.1]]))
+    >>> layer.weight_quant.scale().detach()
+    tensor([[0.0156],
+            [0.0312]])
+    """
 
     scaling_per_output_channel = True
 
@@ -50,7 +58,14 @@ class Int8ActPerTensorFixedPoint(Int8ActPerTensorFloat):
 
 
 class Uint8ActPerTensorFixedPoint(Int8ActPerTensorFixedPoint):
-    """As :class:`Int8ActPerTensorFixedPoint`, unsigned, with the scale ``2^⌈p⌉ / 256``: for what follows a ReLU."""
+    """As :class:`Int8ActPerTensorFixedPoint`, unsigned, with the scale ``2^⌈p⌉ / 256``: for what follows a ReLU.
+
+    >>> import torch, quant_nn as qnn
+    >>> act = qnn.QuantReLU(act_quant=Uint8ActPerTensorFixedPoint)
+    >>> _ = act(torch.tensor([-1.0, 2.55]))
+    >>> act.eval().act_quant.scale().detach()
+    tensor(0.0156)
+    """
 
     signed = False
 
@@ -73,6 +88,12 @@ class Int8BiasPerTensorFixedPointInternalScaling(Int8BiasPerTensorFloatInternalS
     """Signed integers with a scale of their own, ``2^⌈log2 max|b|⌉ / 128``, computed from the bias at each step.
 
     Options as :class:`~quant_core.quant.Int8BiasPerTensorFloatInternalScaling`, and ``restrict_rounding_mode``.
+
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(2, 1, bias_quant=Int8BiasPerTensorFixedPointInternalScaling)
+    >>> _ = layer.bias.data.fill_(1.28)
+    >>> layer.bias_quant(layer.bias, None).scale.detach()
+    tensor(0.0156)
     """
 
     restrict_scaling_impl = PowerOfTwoRestriction

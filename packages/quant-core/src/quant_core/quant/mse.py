@@ -33,19 +33,45 @@ class Int8WeightPerTensorFloatMSE(Int8WeightPerTensorFloat):
 
 
 class Int8WeightPerChannelFloatMSE(Int8WeightPerTensorFloatMSE):
-    """As :class:`Int8WeightPerTensorFloatMSE`, with a scale for each output channel."""
+    """As :class:`Int8WeightPerTensorFloatMSE`, with a scale for each output channel.
+
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(2, 2, bias=False, weight_quant=Int8WeightPerChannelFloatMSE)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, -1.27], [2.54, 0.1]]))
+    >>> layer.weight_quant.init_tensor_quant()
+    >>> layer.weight_quant.scale().detach()
+    tensor([[0.0100],
+            [0.0200]])
+    """
 
     scaling_per_output_channel = True
 
 
 class Int8WeightPerTensorFixedPointMSE(Int8WeightPerTensorFloatMSE):
-    """As :class:`Int8WeightPerTensorFloatMSE`, with a scale that is a power of two, as are those that are tried."""
+    """As :class:`Int8WeightPerTensorFloatMSE`, with a scale that is a power of two, as are those that are tried.
+
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(2, 2, bias=False, weight_quant=Int8WeightPerTensorFixedPointMSE)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, -1.27], [2.54, 0.1]]))
+    >>> layer.weight_quant.init_tensor_quant()
+    >>> layer.weight_quant.scale().detach()
+    tensor(0.0312)
+    """
 
     restrict_scaling_impl = PowerOfTwoRestriction
 
 
 class Int8WeightPerChannelFixedPointMSE(Int8WeightPerTensorFixedPointMSE):
-    """As :class:`Int8WeightPerTensorFixedPointMSE`, with a scale for each output channel."""
+    """As :class:`Int8WeightPerTensorFixedPointMSE`, with a scale for each output channel.
+
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(2, 2, bias=False, weight_quant=Int8WeightPerChannelFixedPointMSE)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, -1.27], [2.54, 0.1]]))
+    >>> layer.weight_quant.init_tensor_quant()
+    >>> layer.weight_quant.scale().detach()
+    tensor([[0.0156],
+            [0.0312]])
+    """
 
     scaling_per_output_channel = True
 
@@ -68,18 +94,38 @@ class Int8ActPerTensorFloatMSE(Int8ActPerTensorFloat):
 
 
 class Uint8ActPerTensorFloatMSE(Int8ActPerTensorFloatMSE):
-    """As :class:`Int8ActPerTensorFloatMSE`, unsigned: for what follows a ReLU."""
+    """As :class:`Int8ActPerTensorFloatMSE`, unsigned: for what follows a ReLU.
+
+    >>> import torch, quant_nn as qnn
+    >>> act = qnn.QuantReLU(act_quant=Uint8ActPerTensorFloatMSE, return_quant_tensor=True)
+    >>> act(torch.tensor([-1.0, 2.55])).scale.detach()
+    tensor(0.0100)
+    """
 
     signed = False
 
 
 class Int8ActPerTensorFixedPointMSE(Int8ActPerTensorFloatMSE):
-    """As :class:`Int8ActPerTensorFloatMSE`, with a scale that is a power of two once the statistics are collected."""
+    """As :class:`Int8ActPerTensorFloatMSE`, with a scale that is a power of two once the statistics are collected.
+
+    >>> import torch, quant_nn as qnn
+    >>> act = qnn.QuantIdentity(act_quant=Int8ActPerTensorFixedPointMSE)
+    >>> _ = act(torch.tensor([-1.28, 1.0]))
+    >>> act.eval().act_quant.scale().detach()
+    tensor(0.0156)
+    """
 
     restrict_scaling_impl = PowerOfTwoRestriction
 
 
 class Uint8ActPerTensorFixedPointMSE(Int8ActPerTensorFixedPointMSE):
-    """As :class:`Int8ActPerTensorFixedPointMSE`, unsigned: for what follows a ReLU."""
+    """As :class:`Int8ActPerTensorFixedPointMSE`, unsigned: for what follows a ReLU.
+
+    >>> import torch, quant_nn as qnn
+    >>> act = qnn.QuantReLU(act_quant=Uint8ActPerTensorFixedPointMSE)
+    >>> _ = act(torch.tensor([-1.0, 2.55]))
+    >>> act.eval().act_quant.scale().detach()
+    tensor(0.0156)
+    """
 
     signed = False

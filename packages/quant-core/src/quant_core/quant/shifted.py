@@ -47,7 +47,15 @@ class ShiftedUint8WeightPerTensorFloat(Int8WeightPerTensorFloat):
 
 
 class ShiftedUint8WeightPerChannelFloat(ShiftedUint8WeightPerTensorFloat):
-    """As :class:`ShiftedUint8WeightPerTensorFloat`, with a scale and a zero-point for each output channel."""
+    """As :class:`ShiftedUint8WeightPerTensorFloat`, with a scale and a zero-point for each output channel.
+
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(2, 2, bias=False, weight_quant=ShiftedUint8WeightPerChannelFloat)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, -1.27], [2.54, 0.1]]))
+    >>> layer.weight_quant.scale().detach()
+    tensor([[0.0069],
+            [0.0100]])
+    """
 
     scaling_per_output_channel = True
 
@@ -60,12 +68,12 @@ class ShiftedUint8WeightPerTensorFloatHQO(ShiftedUint8WeightPerTensorFloat):
 
     Further options: ``hqo_beta_zp``, ``hqo_kappa_zp``, ``hqo_lp_norm_zp``, ``hqo_iters_zp``.
 
-    >>> import torch
-    >>> layer = torch.nn.Linear(5, 1)
-    >>> layer.weight.data = torch.tensor([[-1.4, -0.2, 0.8, 1.6, 0.9]])
-    >>> quant = ShiftedUint8WeightPerTensorFloatHQO.let(bit_width=2)
-    >>> quant.proxy_class(layer, quant).zero_point().detach()
-    tensor(1.2600)
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(2, 2, bias=False, weight_quant=ShiftedUint8WeightPerTensorFloatHQO)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, -1.27], [2.54, 0.1]]))
+    >>> layer.weight_quant.init_tensor_quant()
+    >>> layer.weight_quant.scale().detach()
+    tensor(0.0149)
     """
 
     zero_point_impl = ParameterFromStatsFromParameterZeroPoint
@@ -74,7 +82,16 @@ class ShiftedUint8WeightPerTensorFloatHQO(ShiftedUint8WeightPerTensorFloat):
 
 
 class ShiftedUint8WeightPerChannelFloatHQO(ShiftedUint8WeightPerTensorFloatHQO):
-    """As :class:`ShiftedUint8WeightPerTensorFloatHQO`, with a scale and a zero-point for each output channel."""
+    """As :class:`ShiftedUint8WeightPerTensorFloatHQO`, with a scale and a zero-point for each output channel.
+
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(2, 2, bias=False, weight_quant=ShiftedUint8WeightPerChannelFloatHQO)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, -1.27], [2.54, 0.1]]))
+    >>> layer.weight_quant.init_tensor_quant()
+    >>> layer.weight_quant.scale().detach()
+    tensor([[0.0069],
+            [0.0100]])
+    """
 
     scaling_per_output_channel = True
 
@@ -106,7 +123,16 @@ class ShiftedUint8WeightPerTensorFloatMSE(ShiftedUint8WeightPerTensorFloat):
 
 
 class ShiftedUint8WeightPerChannelFloatMSE(ShiftedUint8WeightPerTensorFloatMSE):
-    """As :class:`ShiftedUint8WeightPerTensorFloatMSE`, with a scale and a zero-point for each output channel."""
+    """As :class:`ShiftedUint8WeightPerTensorFloatMSE`, with a scale and a zero-point for each output channel.
+
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(2, 2, bias=False, weight_quant=ShiftedUint8WeightPerChannelFloatMSE)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, -1.27], [2.54, 0.1]]))
+    >>> layer.weight_quant.init_tensor_quant()
+    >>> layer.weight_quant.scale().detach()
+    tensor([[0.0069],
+            [0.0100]])
+    """
 
     scaling_per_output_channel = True
 
@@ -155,6 +181,11 @@ class ShiftedUint8ActPerTensorFloatHQO(ShiftedUint8ActPerTensorFloat):
     """As :class:`ShiftedUint8ActPerTensorFloat`, with a zero-point that starts from half-quadratic optimization.
 
     The zero-point is not rounded; see :class:`ShiftedUint8WeightPerTensorFloatHQO`, also for the options.
+
+    >>> import torch, quant_nn as qnn
+    >>> act = qnn.QuantIdentity(act_quant=ShiftedUint8ActPerTensorFloatHQO, return_quant_tensor=True)
+    >>> act(torch.tensor([-0.55, 2.0])).scale.detach()
+    tensor(0.0100)
     """
 
     zero_point_stats_impl = HalfQuadraticOptimizerZeroPoint
@@ -168,6 +199,11 @@ class ShiftedUint8ActPerTensorFloatMSE(ShiftedUint8ActPerTensorFloat):
     real numbers down to ``min(x, 0)``.
 
     Further options: ``mse_iters``, ``mse_init_op``, ``mse_zero_point_init_op``.
+
+    >>> import torch, quant_nn as qnn
+    >>> act = qnn.QuantIdentity(act_quant=ShiftedUint8ActPerTensorFloatMSE, return_quant_tensor=True)
+    >>> act(torch.tensor([-0.55, 2.0])).scale.detach()
+    tensor(0.0100)
     """
 
     scaling_stats_impl = MSE
@@ -178,6 +214,13 @@ class ShiftedUint8ActPerTensorFloatMSE(ShiftedUint8ActPerTensorFloat):
 
 
 class ShiftedUint8ActPerTensorFixedPointMSE(ShiftedUint8ActPerTensorFloatMSE):
-    """As :class:`ShiftedUint8ActPerTensorFloatMSE`, with a scale that is a power of two once the statistics are collected."""
+    """As :class:`ShiftedUint8ActPerTensorFloatMSE`, with a scale that is a power of two once the statistics are collected.
+
+    >>> import torch, quant_nn as qnn
+    >>> act = qnn.QuantIdentity(act_quant=ShiftedUint8ActPerTensorFixedPointMSE)
+    >>> _ = act(torch.tensor([-0.55, 2.0]))
+    >>> act.eval().act_quant.scale().detach()
+    tensor(0.0156)
+    """
 
     restrict_scaling_impl = PowerOfTwoRestriction

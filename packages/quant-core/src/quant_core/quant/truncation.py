@@ -45,7 +45,15 @@ class TruncTo8bit(Injector):
 
 
 class RoundTo8bit(TruncTo8bit):
-    """As :class:`TruncTo8bit`, rounding to the nearest, ties to even."""
+    """As :class:`TruncTo8bit`, rounding to the nearest, ties to even.
+
+    >>> import torch, quant_nn as qnn
+    >>> from quant_core.tensor import QuantTensor
+    >>> grid = torch.tensor(0.5), torch.tensor(0.0), torch.tensor(12.0)
+    >>> x = QuantTensor(torch.tensor([100.0, -100.0]), *grid, signed=True, symmetric=True)
+    >>> qnn.TruncQuantAccumulator(trunc_quant=RoundTo8bit)(x).scale
+    tensor(8.)
+    """
 
     rounding_mode = "ROUND"
 

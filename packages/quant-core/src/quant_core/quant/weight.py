@@ -63,6 +63,14 @@ class Int8WeightPerTensorFloat(Injector):
 
 
 class Int8WeightPerChannelFloat(Int8WeightPerTensorFloat):
-    """As :class:`Int8WeightPerTensorFloat`, with a scale for each output channel."""
+    """As :class:`Int8WeightPerTensorFloat`, with a scale for each output channel.
+
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(2, 2, bias=False, weight_quant=Int8WeightPerChannelFloat)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, -1.27], [2.54, 0.1]]))
+    >>> layer.weight_quant.scale().detach()
+    tensor([[0.0100],
+            [0.0200]])
+    """
 
     scaling_per_output_channel = True
