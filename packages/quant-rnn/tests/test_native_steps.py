@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from quant_rnn import QuantLSTM, QuantRNN
-from quant_rnn.native import steps
+from quant_rnn.native import Steps, steps
+from quant_rnn.native.agreement import agrees
 
 needs_native = pytest.mark.skipif(steps() is None, reason="there is no C compiler, or QUANT_NATIVE=0")
 pytestmark = needs_native
@@ -134,3 +135,17 @@ def test_it_is_one_operation_of_a_compiled_graph(name: str) -> None:
     assert torch.equal(compiled(x)[0], layer(x)[0])
     (graph,) = graphs
     assert sum("quant_rnn" in str(node.target) for node in graph.graph.nodes) == len(layer.directions)
+
+
+def test_steps_that_compute_something_else_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Steps.lstm_backward
+
+    def wrong(self: Steps, *arguments: Any) -> None:
+        right(self, *arguments)
+        arguments[-1].mul_(1.1)
+
+    assert agrees()
+    agrees.cache_clear()
+    monkeypatch.setattr(Steps, "lstm_backward", wrong)
+    assert not agrees()
+    agrees.cache_clear()

@@ -17,7 +17,7 @@ def grain_of(x: Tensor, scale: Tensor) -> tuple[int, int, int] | None:
     >>> grain_of(torch.ones(2, 3, 4, 4), torch.ones(1, 3, 1, 1)), grain_of(torch.ones(5), torch.tensor(1.0))
     ((2, 3, 16), (1, 1, 5))
     """
-    if not (_is_plain(x) and _is_plain(scale) and scale.is_contiguous()):
+    if not (is_plain(x) and is_plain(scale) and scale.is_contiguous()):
         return None
     if scale.numel() == 1:
         dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
@@ -40,5 +40,10 @@ def has_values(x: Tensor) -> bool:
     return type(x) in (Tensor, nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
-def _is_plain(x: Tensor) -> bool:
+def is_plain(x: Tensor) -> bool:
+    """Whether the kernels can read a tensor: float32, on the CPU, with memory of its own.
+
+    >>> is_plain(torch.ones(1)), is_plain(torch.ones(1, dtype=torch.float64))
+    (True, False)
+    """
     return x.dtype == torch.float32 and x.device.type == "cpu" and has_values(x) and not x.is_neg()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quant_core.native import grain_of, kernels
+from quant_core.native import is_plain, kernels
 
 
 def quantize_by_largest(
@@ -41,9 +41,9 @@ def quantize_by_largest(
     if torch.compiler.is_compiling() or not (x.requires_grad and torch.is_grad_enabled()):
         return None
     library = kernels()
-    if library is None or rounding_mode not in library.modes or not x.is_contiguous() or x.numel() == 0:
+    if library is None or rounding_mode not in library.modes:
         return None
-    if grain_of(x, x if x.dim() == 0 else x.detach().reshape(-1)[0]) is None:
+    if not is_plain(x) or not x.is_contiguous() or x.numel() == 0:
         return None
     value, scale = _ByLargest.apply(  # type: ignore[no-untyped-call]
         x, per_channel, minimum, (low, high), divisor, rounding_mode

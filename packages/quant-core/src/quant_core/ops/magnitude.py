@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quant_core.native import grain_of, kernels
+from quant_core.native import is_plain, kernels
 
 
 def largest_magnitude(rows: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def largest_magnitude(rows: Tensor) -> Tensor:
     """
     if torch.compiler.is_compiling() or not (rows.requires_grad and torch.is_grad_enabled()):
         return rows.abs().amax(dim=1)
-    if kernels() is None or grain_of(rows, rows.new_empty(())) is None or not rows.is_contiguous():
+    if kernels() is None or not is_plain(rows) or not rows.is_contiguous():
         return rows.abs().amax(dim=1)
     found: Tensor = _LargestMagnitude.apply(rows)  # type: ignore[no-untyped-call]
     return found

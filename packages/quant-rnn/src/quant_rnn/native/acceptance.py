@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from quant_core.native import has_values
 from quant_rnn.native import steps
+from quant_rnn.native.agreement import agrees
 
 
 def takes(*tensors: Tensor) -> bool:
@@ -20,7 +22,7 @@ def takes(*tensors: Tensor) -> bool:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _is_available() -> bool:
-    return steps() is not None
+    return steps() is not None and agrees()
 
 
 def _is_plain(x: Tensor) -> bool:
@@ -28,4 +30,4 @@ def _is_plain(x: Tensor) -> bool:
         return False
     if torch.compiler.is_compiling():
         return True
-    return type(x) in (Tensor, nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return has_values(x)
