@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -70,7 +72,9 @@ class StatsFromParameterScaling(Scaling):
         Raises:
             InputError: when it is not.
         """
-        if not torch.compiler.is_compiling() and statistic.device.type == "cpu" and has_values(statistic):
+        if torch.compiler.is_compiling() or statistic.device.type != "cpu" or not has_values(statistic):
+            return
+        if statistic.numel() != 1 or not math.isfinite(statistic.item()):
             check_finite(statistic, self._layers, what=self.parameter_name)
 
     def forward(self, x: Tensor) -> Tensor:
