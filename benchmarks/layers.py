@@ -32,6 +32,8 @@ class Case:
         shape: the shape of its input.
         options: keyword arguments of the quantized layers.
         indices: for an input of integers, how many there are.
+        entered: whether the input of the quantized layers comes from a quantizer, which is timed with them.
+        wrap: what the layer is called through, where it does not take one tensor.
     """
 
     layer: str
@@ -40,6 +42,8 @@ class Case:
     shape: tuple[int, ...]
     options: dict[str, Any] = field(default_factory=dict)
     indices: int | None = None
+    entered: bool = False
+    wrap: Callable[[nn.Module], nn.Module] = field(default=lambda layer: layer)
 
     def input(self, device: str) -> Tensor:
         """An input that asks for its gradient where it can."""
@@ -50,6 +54,7 @@ class Case:
 
 _W4 = {"weight_bit_width": 4}
 _A8 = {"collect_stats_steps": 1}
+_IMAGES = (64, 16, 16, 16)
 _JOINED = {"input_collect_stats_steps": 1, "output_collect_stats_steps": 1}
 
 
@@ -59,6 +64,53 @@ class Plus(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x + x``."""
         return x + x
+
+
+class Joined(nn.Module):
+    """A concatenating layer, given one tensor twice."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``layer([x, x])``."""
+        out: Tensor = self.layer([x, x])
+        return out
+
+
+class Cat(nn.Module):
+    """The float concatenation of a tensor with itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[x, x]`` along the channels."""
+        return torch.cat([x, x], 1)
+
+
+class Attention(nn.Module):
+    """Attention of a sequence to itself."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The first of what the layer returns."""
+        out: Tensor = self.layer(x, x, x)[0]
+        return out
+
+
+class Scaled(nn.Module):
+    """The float ``x · weight + bias`` of each channel."""
+
+    def __init__(self, channels: int, bias: bool) -> None:
+        super().__init__()
+        self.shape = (1, channels, 1, 1)
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x · weight + bias``."""
+        return x * self.weight.view(self.shape) + self.bias.view(self.shape)
 
 
 class Doubled(nn.Module):
@@ -96,18 +148,54 @@ CASES = (
         shape=(64, 16, 32, 32),
         options={"min_val": -1.0, "max_val": 1.0},
     ),
-    Case(layer="QuantEltwiseAdd", plain=Plus, args=(), shape=(64, 16, 32, 32), options=_JOINED),
+    Case(layer="QuantEltwiseAdd", plain=Plus, args=(), shape=(64, 16, 32, 32), options=_JOINED, wrap=Doubled),
+    Case(layer="QuantCat", plain=Cat, args=(), shape=(64, 16, 32, 32), options=_JOINED, wrap=Joined),
+    Case(layer="QuantScaleBias", plain=Scaled, args=(16, True), shape=(64, 16, 32, 32), options=_W4),
+    Case(
+        layer="TruncAvgPool2d",
+        plain=nn.AvgPool2d,
+        args=(2,),
+        shape=(64, 16, 32, 32),
+        options={"return_quant_tensor": True},
+        entered=True,
+    ),
+    Case(
+        layer="TruncAdaptiveAvgPool2d",
+        plain=nn.AdaptiveAvgPool2d,
+        args=(4,),
+        shape=(64, 16, 32, 32),
+        options={"return_quant_tensor": True},
+        entered=True,
+    ),
+    Case(layer="QuantUpsamplingNearest2d", plain=nn.UpsamplingNearest2d, args=(None, 2), shape=_IMAGES, entered=True),
+    Case(layer="QuantUpsamplingBilinear2d", plain=nn.UpsamplingBilinear2d, args=(None, 2), shape=_IMAGES, entered=True),
+    Case(layer="QuantUpsample", plain=nn.Upsample, args=(None, 2), shape=_IMAGES, entered=True),
+    Case(layer="QuantMaxPool2d", plain=nn.MaxPool2d, args=(2,), shape=_IMAGES, entered=True),
+    Case(layer="QuantDropout", plain=nn.Dropout, args=(0.5,), shape=_IMAGES, entered=True),
+    Case(layer="HadamardClassifier", plain=nn.Linear, args=(512, 512), shape=(256, 512)),
+    Case(layer="QuantMultiheadAttention", plain=nn.MultiheadAttention, args=(64, 4), shape=(64, 8, 64), wrap=Attention),
 )
 
 
 def variants(case: Case, device: str) -> Iterator[tuple[str, nn.Module]]:
-    """The layer of each library."""
-    yield "float", case.plain(*case.args).to(device)
+    """The layer of each library that has it."""
+    plain = case.plain(*case.args)
+    yield "float", (case.wrap(plain) if isinstance(plain, nn.MultiheadAttention) else plain).to(device)
     for name, module in (("ours", "quant_nn"), ("brevitas", "brevitas.nn")):
         if find_spec(module.partition(".")[0]) is None:
             continue
-        layer = getattr(import_module(module), case.layer)(*case.args, **case.options).to(device)
-        yield name, Doubled(layer) if case.plain is Plus else layer
+        layers: Any = import_module(module)
+        try:
+            layer = case.wrap(getattr(layers, case.layer)(*case.args, **case.options))
+        except Exception:
+            if name == "ours":  # Brevitas lacks some, and cannot build others without more packages
+                raise
+            continue
+        if case.entered:
+            entry = layers.QuantIdentity(bit_width=4, return_quant_tensor=True, **_A8)
+            yield name, nn.Sequential(entry, layer).to(device)
+        else:
+            yield name, layer.to(device)
 
 
 def step_of(net: nn.Module, x: Tensor) -> Callable[[], None]:
@@ -117,6 +205,7 @@ def step_of(net: nn.Module, x: Tensor) -> Callable[[], None]:
         net.zero_grad()
         x.grad = None
         out = net(x)
+        out = getattr(out, "value", out)
         out.backward(torch.ones_like(out)) if out.requires_grad else None
         if x.is_cuda:
             torch.cuda.synchronize()
@@ -141,6 +230,15 @@ def peak(step: Callable[[], None], device: str) -> int:
     return most
 
 
+def _fails(step: Callable[[], None]) -> str:
+    """Why a step cannot be taken; empty where it can."""
+    try:
+        step()
+    except Exception as error:  # whatever another library says
+        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    return ""
+
+
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -156,6 +254,9 @@ def main() -> None:
         torch.manual_seed(0)
         nets = dict(variants(case, options.device))
         steps = {name: step_of(net, case.input(options.device)) for name, net in nets.items()}
+        if "brevitas" in steps and (failure := _fails(steps["brevitas"])):
+            print(f"{case.layer:22} brevitas  {failure}")
+            del steps["brevitas"]
         seconds = medians(steps, options.rounds, options.repeats)
         for name, step in steps.items():
             most = peak(step, options.device)
