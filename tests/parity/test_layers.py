@@ -244,7 +244,6 @@ def test_sums(seed: int, bits: int) -> None:
 @given(seed=seeds, features=st.integers(2, 20), classes=st.integers(2, 20))
 def test_hadamard_classifier_of_one_row(seed: int, features: int, classes: int) -> None:
     """Of several rows, Brevitas divides by the norm of all of them together."""
-    pytest.importorskip("scipy", reason="Brevitas takes the matrix from scipy")
     results = []
     for library, _ in LIBRARIES:
         layer = library.HadamardClassifier(features, classes, return_quant_tensor=True)
