@@ -185,7 +185,7 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         multihead((5, 3, 8), layer={"in_proj_input_quant": None}),
         InputError,
         "the bias cannot be quantized\n"
-        "  at QuantMultiheadAttention(embed_dim=8, num_heads=2).in_proj\n"
+        "  at in_proj (QuantMultiheadAttention(embed_dim=8, num_heads=2).in_proj)\n"
         "  its scale is input scale · weight scale, and the input is a plain tensor\n"
         "  Set in_proj_input_quant on this layer, or return_quant_tensor=True on the layer before it; a sum of two scales must "
         "be quantized again.",

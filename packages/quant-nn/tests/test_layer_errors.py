@@ -196,7 +196,7 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         )(torch.ones(1, 3)),
         InputError,
         "the bias cannot be quantized\n"
-        "  at QuantLinear(in_features=2, out_features=2, bias=True)\n"
+        "  at 1 (QuantLinear(in_features=2, out_features=2, bias=True))\n"
         "  its scale is input scale · weight scale, and a float bias has shifted the input beside its grid\n"
         "  Set bias_quant on the layer before it, or input_quant on this one.",
     ),
@@ -399,6 +399,7 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         ),
         InputError,
         "a scale of shape (1, 3, 1, 1) does not fit a tensor of shape (2, 4, 5, 5)\n"
+        "  at QuantIdentity\n"
         "  each axis of the scale is 1 or the size of the tensor's axis, counted from the last\n"
         "  Check which axis holds the channels: (1, C, 1, 1) for images, (1, C) after a linear layer.",
     ),

@@ -194,7 +194,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[QuantError], str]] = {
         lambda: QuantRNN(3, 4, io_quant=None)(torch.zeros(5, 2, 3)),
         InputError,
         """the bias cannot be quantized
-  at QuantRNN(3, 4)
+  at layers.0.0 (QuantRNN(3, 4))
   its scale is input scale · weight scale, and the input or the weight is not quantized
   Set io_quant and weight_quant, or bias_quant=None to keep the bias in float.""",
     ),

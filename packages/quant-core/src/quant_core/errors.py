@@ -74,7 +74,15 @@ class ConfigurationError(QuantError, ValueError):
 
 
 class InputError(QuantError, ValueError):
-    """A tensor that an operation cannot take: its shape, dtype, values or quantization metadata do not fit."""
+    """A tensor that an operation cannot take: its shape, dtype, values or quantization metadata do not fit.
+
+    Where a model is running, the place is the path of the layer in it, followed by the ``where`` that is given.
+    """
+
+    def __init__(self, what: str, *, where: str | None = None, why: str, fix: str) -> None:
+        from quant_core.running import running_layer  # torch, which errors of other kinds do without
+
+        super().__init__(what, where=running_layer(where), why=why, fix=fix)
 
 
 class StateError(QuantError, RuntimeError):

@@ -234,6 +234,7 @@ REFUSED: dict[str, tuple[Any, type[QuantError], str]] = {
         lambda: Layer(A2Q, torch.ones(1, 2))(torch.ones(1, 2)),
         InputError,
         "nothing says how many bits the input of the layer has\n"
+        "  at Layer\n"
         "  the weights are bounded so that the accumulator holds their products with any input of those bits\n"
         "  Set input_quant on this layer or return_quant_tensor=True on the one before it, or state it with "
         "weight_input_bit_width and weight_input_signed.",

@@ -153,21 +153,21 @@ def _set_item(x: QuantTensor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "what", "fix"),
+    ("change", "what", "where", "fix"),
     [
-        (lambda x: x.relu_(), "relu_", "Use relu instead, or change a clone of its .value."),
-        (torch.relu_, "relu_", "Use relu instead, or change a clone of its .value."),
-        (lambda x: x.add_(x), "add_", "Use add instead, or change a clone of its .value."),
-        (_set_item, "__setitem__", "Use torch.where or masked_fill, or assign to a clone of its .value."),
-        (nn.ReLU(inplace=True), "relu", "Set inplace=False."),
-        (nn.Dropout(inplace=True).eval(), "dropout", "Set inplace=False."),
+        (lambda x: x.relu_(), "relu_", "", "Use relu instead, or change a clone of its .value."),
+        (torch.relu_, "relu_", "", "Use relu instead, or change a clone of its .value."),
+        (lambda x: x.add_(x), "add_", "", "Use add instead, or change a clone of its .value."),
+        (_set_item, "__setitem__", "", "Use torch.where or masked_fill, or assign to a clone of its .value."),
+        (nn.ReLU(inplace=True), "relu", "\n  at ReLU", "Set inplace=False."),
+        (nn.Dropout(inplace=True).eval(), "dropout", "\n  at Dropout", "Set inplace=False."),
     ],
 )
-def test_changing_it_in_place_is_refused(change, what: str, fix: str):
+def test_changing_it_in_place_is_refused(change, what: str, where: str, fix: str):
     x = quantized(torch.tensor([1, -2]))
     with pytest.raises(InputError) as caught:
         change(x)
-    assert str(caught.value) == f"{what} would change a QuantTensor in place{IMMUTABLE}{fix}"
+    assert str(caught.value) == f"{what} would change a QuantTensor in place{where}{IMMUTABLE}{fix}"
     assert torch.equal(x.int(), torch.tensor([1, -2]))
 
 

@@ -124,8 +124,8 @@ class LearnedMsbClamp(Injector):
     >>> grid = torch.tensor(0.5), torch.tensor(0.0), torch.tensor(10.0)
     >>> x = QuantTensor(torch.tensor([100.0, -10.0]), *grid, signed=True, symmetric=True)
     >>> y = qnn.ClampQuantAccumulator(clamp_quant=LearnedMsbClamp)(x)
-    >>> y.int(), y.bit_width.item()
-    (tensor([127, -20], dtype=torch.int8), 8.0)
+    >>> y.int(), y.scale.item(), y.bit_width.item()
+    (tensor([127, -20], dtype=torch.int8), 0.5, 8.0)
     """
 
     proxy_class = ClampQuantProxyFromInjector
