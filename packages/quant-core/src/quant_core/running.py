@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-_PARTS_OF_QUANTIZERS = "quant_core."
+_PARTS_OF_QUANTIZERS = ("quant_core.components.", "quant_core.proxies.")
 
 
 def running_layer(named: str | None = None) -> str | None:
