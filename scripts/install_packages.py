@@ -63,9 +63,12 @@ def wheel(project: Project, store: Path = WHEELS) -> Path:
         with tempfile.TemporaryDirectory(dir=store) as building:
             target = Path(building) / "wheel"
             _pip("wheel", "--quiet", "--no-deps", f"--wheel-dir={target}", str(project.path))
-            # Whole or not at all: another environment may be looking for the same wheel at this moment.
-            if not folder.exists():
+            # Whole or not at all: another environment may be building the same wheel at this moment.
+            try:
                 target.rename(folder)
+            except OSError:
+                if not folder.exists():
+                    raise
     (built,) = folder.glob("*.whl")
     return built
 
