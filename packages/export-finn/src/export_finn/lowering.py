@@ -17,10 +17,10 @@ from export_finn import datatypes, thresholds
 from export_finn.integers import Integers, bounds
 from export_finn.ops import AVERAGE_POOL, MULTI_THRESHOLD
 from export_finn.pooling import pooling
-from export_finn.products import product
 from export_finn.sums import lower_product
 from export_finn.workbench import Workbench
 from quant_core.export import Program, Quantizer, grids, is_quantizer
+from quant_core.export.products import product
 
 _aten = torch.ops.aten
 _RECTIFIERS: Final = (_aten.relu.default, _aten.relu_.default)

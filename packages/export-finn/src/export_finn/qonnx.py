@@ -17,10 +17,10 @@ from export_finn.flattening import restore_flatten
 from export_finn.operands import ROUNDING_MODES, dequantized, input_grid, scale_and_zero_point
 from export_finn.ops import BIPOLAR, QUANT, TRUNC, translations
 from export_finn.outputs import compute_constant_outputs
-from export_finn.products import Product, product
 from export_finn.weights import split_weights
 from quant_core.export import Program, ProgramBuilder, Quantizer, constant_inputs, is_quantizer
 from quant_core.export.onnx import check_opset, check_precision, to_onnx
+from quant_core.export.products import Product, product
 
 
 def lower(program: Program, opset_version: int = 18) -> QonnxArtifact:

@@ -8,8 +8,8 @@ from typing import Any, Final
 import torch
 from torch import fx
 
-from export_finn.products import product, products
 from quant_core.export import Note, Program, Quantizer, Refusal, check, grids, is_quantizer
+from quant_core.export.products import product, products
 
 _aten = torch.ops.aten
 _RECTIFIERS: Final = (_aten.relu.default, _aten.relu_.default)

@@ -7,8 +7,8 @@ from torch import Tensor, fx
 
 from export_finn import datatypes
 from export_finn.integers import Integers, sum_of_products
-from export_finn.products import Product
 from export_finn.workbench import Workbench
+from quant_core.export.products import Product
 
 _aten = torch.ops.aten
 

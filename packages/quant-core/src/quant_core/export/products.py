@@ -1,4 +1,4 @@
-"""Sums of products: the operations whose operands FINN computes with as integers."""
+"""Sums of products with a constant operand: what targets of integers compute with accumulators."""
 
 from __future__ import annotations
 
