@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from quant_core.export import Note, Program, Quantizer, Refusal, check, grids, is_quantizer
+from quant_core.export.fixed_shapes import VARYING, varying_shapes
 from quant_core.export.products import product, products
 
 _aten = torch.ops.aten
@@ -30,7 +31,7 @@ _LINEAR: Final = (
 
 def of_qonnx(program: Program) -> Iterable[Refusal | Note]:
     """What QONNX cannot hold; what FINN would refuse of the rest, as notes."""
-    yield from _varying_shapes(program, "qonnx", "QONNX")
+    yield from varying_shapes(program, "qonnx", "QONNX")
     for quantizer in program.quantizers:
         if quantizer.role == "activation" and quantizer.rounding_mode == "HALF_UP" and quantizer.signed:
             yield Refusal(
@@ -41,13 +42,13 @@ def of_qonnx(program: Program) -> Iterable[Refusal | Note]:
                 fix="Set rounding_mode='ROUND' on this layer, or signed=False behind a ReLU.",
             )
     for refusal in check(program, "finn").refusals:
-        if refusal.actual != _VARYING:
+        if refusal.actual != VARYING:
             yield Note(where=refusal.where, what=f"FINN refuses {refusal.op} with {refusal.actual}")
 
 
 def of_finn(program: Program) -> Iterable[Refusal]:
     """What FINN cannot build hardware for."""
-    yield from _varying_shapes(program, "finn", "FINN")
+    yield from varying_shapes(program, "finn", "FINN")
     nodes = {node.name: node for node in program.graph.nodes}
     for quantizer in program.quantizers:
         if quantizer.scale is None:  # refused for that
@@ -58,23 +59,6 @@ def of_finn(program: Program) -> Iterable[Refusal]:
         elif quantizer.role == "weight":
             yield from _weight(quantizer, node)
     yield from _floats(program)
-
-
-_VARYING: Final = "a shape that varies"
-
-
-def _varying_shapes(program: Program, target: str, name: str) -> Iterator[Refusal]:
-    for node in program.graph.find_nodes(op="placeholder"):
-        value = node.meta.get("val")
-        if isinstance(value, torch.Tensor) and not all(isinstance(size, int) for size in value.shape):
-            yield Refusal(
-                where=f"input {node.name!r}",
-                op="input",
-                actual=_VARYING,
-                constraint=f"{name} needs every shape fixed, got {tuple(map(str, value.shape))}",
-                fix=f"Leave dynamic_shapes (--dynamic-batch) out: target {target!r} then takes the shapes of the example "
-                "inputs. For another batch, export with an example of that batch.",
-            )
 
 
 def _activation(quantizer: Quantizer, node: fx.Node) -> Iterator[Refusal]:

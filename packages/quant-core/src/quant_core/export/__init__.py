@@ -12,6 +12,7 @@ from quant_core.export.builder import ProgramBuilder, constant_inputs
 from quant_core.export.capture import capture
 from quant_core.export.check import CheckReport, Note, Refusal, check
 from quant_core.export.grid import grids
+from quant_core.export.landing import landings
 from quant_core.export.lower import lower
 from quant_core.export.pipeline import Exported, compare, export
 from quant_core.export.program import Program, Quantizer, is_quantizer
@@ -43,6 +44,7 @@ __all__ = [
     "export",
     "grids",
     "is_quantizer",
+    "landings",
     "lower",
     "verify",
     "verify_spec",

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 
 from quant_core.errors import UnsupportedError
 from quant_core.export.program import Program, Quantizer, is_quantizer
 from quant_core.plugins import Capabilities, QuantSupport, Registry, Target, load_attribute, registry
+
+_ASSERTIONS: Final = (torch.ops.aten._assert_tensor_metadata.default, torch.ops.aten._assert_scalar.default)
+"""Ops that compute nothing: what torch.export found to hold, and need not be lowered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +127,7 @@ def check(program: Program, target: str, *, plugins: Registry | None = None) -> 
 def _foreign_ops(program: Program, target: Target) -> Iterator[Refusal]:
     allowed = target.capabilities.aten
     for node in program.graph.nodes:
-        if node.op != "call_function" or is_quantizer(node):
+        if node.op != "call_function" or is_quantizer(node) or node.target in _ASSERTIONS:
             continue
         name = str(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
         if name is None or (name.startswith("aten.") and (allowed is None or name.removeprefix("aten.") in allowed)):

@@ -5,7 +5,7 @@ A quantizer puts its output on a grid. Operations that only move or select value
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -73,18 +73,23 @@ def grids(program: Program) -> Mapping[str, Quantizer]:
         if node.op != "call_function" or node.name in found:
             continue
         sources = [found.get(used.name) for used in node.all_input_nodes]
-        first = sources[0] if sources else None
-        if first is None:
-            continue
-        whole = first.granularity == "per_tensor"
-        if (
-            (node.target in _MOVES and whole)
-            or (node.target in _PADS and whole and _pads_with_levels(first, node))
-            or (node.target in _SELECTS and _zero_is_on(first, node))
-            or (node.target in _JOINS and whole and all(_equal(first, other) for other in sources))
-        ):
-            found[node.name] = first
+        if keeps_grid(node, sources) and sources[0] is not None:
+            found[node.name] = sources[0]
     return MappingProxyType(found)
+
+
+def keeps_grid(node: fx.Node, sources: Sequence[Quantizer | None]) -> bool:
+    """Whether an operation on values of these quantizers, one for each operand, gives values of the first one's grid."""
+    first = sources[0] if sources else None
+    if first is None:
+        return False
+    whole = first.granularity == "per_tensor"
+    return (
+        (node.target in _MOVES and whole)
+        or (node.target in _PADS and whole and _pads_with_levels(first, node))
+        or (node.target in _SELECTS and _zero_is_on(first, node))
+        or (node.target in _JOINS and whole and all(same_grid(first, other) for other in sources))
+    )
 
 
 def _zero_is_on(quantizer: Quantizer, node: fx.Node) -> bool:
@@ -98,7 +103,8 @@ def _pads_with_levels(quantizer: Quantizer, node: fx.Node) -> bool:
     return mode != "constant" or (quantizer.op == "quant::int" and not any(number))
 
 
-def _equal(one: Quantizer, other: Quantizer | None) -> bool:
+def same_grid(one: Quantizer, other: Quantizer | None) -> bool:
+    """Whether two quantizers have the same levels; ``False`` where a part of a grid is computed at run time."""
     if other is None or one.scale is None or other.scale is None or one.zero_point is None or other.zero_point is None:
         return False
     same_numbers = torch.equal(one.scale, other.scale) and torch.equal(one.zero_point, other.zero_point)

@@ -20,6 +20,7 @@ from quant_core.export.program import Program, Quantizer, is_quantizer
 
 _TIE_DISTANCE: Final = 1e-3
 _TIE_RELATIVE: Final = 1e-5
+_TO_NEAREST: Final = ("ROUND", "HALF_UP", "DPU")
 _FLOAT_RELATIVE: Final = 1e-3  # of the largest value: a sum of terms that cancel is as exact as its terms
 
 
@@ -216,5 +217,5 @@ def _on_border(quantizer: Quantizer, x: Tensor) -> Tensor:
     if quantizer.op == "quant::binary":
         return x.abs() <= _TIE_DISTANCE * quantizer.scale
     level = x / quantizer.scale + quantizer.zero_point
-    border = torch.floor(level) + 0.5 if quantizer.rounding_mode in ("ROUND", "HALF_UP") else torch.round(level)
+    border = torch.floor(level) + 0.5 if quantizer.rounding_mode in _TO_NEAREST else torch.round(level)
     return (level - border).abs() <= _TIE_DISTANCE + _TIE_RELATIVE * level.abs()

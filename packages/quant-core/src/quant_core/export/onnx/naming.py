@@ -42,7 +42,7 @@ def tidy(model: Any, signature: CallSignature) -> dict[str, str]:
     taken: set[str] = {value.name for value in graph.inputs} | set(graph.initializers)
     produced = {
         id(value): _free(name, taken)
-        for name, value in zip(_output_names(signature), graph.outputs, strict=True)
+        for name, value in zip(output_names(signature), graph.outputs, strict=True)
         if value.producer() is not None
     }
     marked: dict[str, str] = {}
@@ -103,7 +103,8 @@ def _free(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _output_names(signature: CallSignature) -> Iterator[str]:
+def output_names(signature: CallSignature) -> Iterator[str]:
+    """The names of the outputs, in order: ``output``, or their keys or numbers where there are several."""
     count = signature.out_spec.num_leaves
     if count == 1:
         yield "output"
