@@ -1,7 +1,4 @@
-"""Export of quantized networks to DPU integer ONNX.
-
-Planned: this version holds nothing yet and registers nothing.
-"""
+"""Export to the ONNX of 8-bit integers that PyXIR compiles for Xilinx DPUs: the targets ``dpuv1`` and ``dpuv2``."""
 
 from importlib.metadata import version as _version
 

@@ -55,6 +55,7 @@ _SELECTS: Final = frozenset(
         _aten.max_pool2d.default,
         _aten.max_pool3d.default,
         _aten.relu.default,
+        _aten.relu_.default,
     }
 )
 """Ops that select among values (or zero) at the same place of the channel axis: every grid survives them."""
@@ -93,8 +94,13 @@ def keeps_grid(node: fx.Node, sources: Sequence[Quantizer | None]) -> bool:
 
 
 def _zero_is_on(quantizer: Quantizer, node: fx.Node) -> bool:
-    """A rectifier needs the real number 0 among the levels; an integer zero-point in range puts it there."""
-    return node.target is not _aten.relu.default or quantizer.op == "quant::int"
+    """A rectifier needs the real number 0 among the levels; an integer zero-point in range puts it there.
+
+    One that works in place leaves nothing on a grid that another operation might have seen before.
+    """
+    if node.target is _aten.relu_.default and len(node.all_input_nodes[0].users) > 1:
+        return False
+    return node.target not in (_aten.relu.default, _aten.relu_.default) or quantizer.op == "quant::int"
 
 
 def _pads_with_levels(quantizer: Quantizer, node: fx.Node) -> bool:
