@@ -111,9 +111,10 @@ def test_an_unknown_setting(settings: Settings) -> None:
 def test_kernels_that_compute_wrongly_are_not_accepted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     right = Kernels.gradient
 
-    def wrong(self: Kernels, *arguments: object) -> tuple[torch.Tensor, ...]:
-        grad_x, grad_scale, above, below = right(self, *arguments)  # type: ignore[arg-type]
-        return grad_x, grad_scale * 1.01, above, below
+    def wrong(self: Kernels, *arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
+        grad_x, sums = right(self, *arguments)  # type: ignore[arg-type]
+        sums[0] *= 1.01
+        return grad_x, sums
 
     settings(QUANT_NATIVE="1")
     monkeypatch.setattr(Kernels, "gradient", wrong)

@@ -43,6 +43,11 @@ class StepCounter(nn.Module):
         """Whether the limit may not have been reached yet."""
         return self._before if recomputing() else self._open
 
+    @property
+    def over(self) -> bool:
+        """Whether the limit had been reached before the last forward began, so that there is nothing to tell apart."""
+        return not (self._open or self._before)
+
     def finished(self) -> Tensor:
         """Whether the limit has been reached, as a 0-dim bool tensor."""
         return torch.zeros_like(self.count, dtype=torch.bool) if self.steps is None else self.count >= self.steps

@@ -29,7 +29,7 @@ def _quantizes(kernels: Kernels, x: Tensor, g: Tensor, scale: Tensor, zero_point
     y, code = kernels.quantize(x, scale, zero_point, _GRAIN, _BOUNDS, "ROUND", rectify=False, keep=True)
     if code is None or not torch.equal(y, (levels - zero_point) * scale):
         return False
-    grad_x, grad_scale, above, below = kernels.gradient(g, code, zero_point, _GRAIN, _BOUNDS)
+    grad_x, (grad_scale, above, below) = kernels.gradient(g, code, zero_point, _GRAIN, _BOUNDS)
     over, under, error = g * (rounded > _HIGH), g * (rounded < _LOW), levels - exact
     inside = g - over - under
     wanted = inside * error + over * (_HIGH - zero_point) + under * (_LOW - zero_point)

@@ -77,8 +77,8 @@ class Kernels:
 
     def gradient(
         self, g: Tensor, code: Tensor, zero_point: Tensor | None, grain: Grain, bounds: Bounds
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The gradient of ``x``, that of the scale, and the sums of ``g`` above and below the range, ``(channels,)`` each."""
+    ) -> tuple[Tensor, Tensor]:
+        """The gradient of ``x``; and ``(3, channels)``: that of the scale, the sums of ``g`` above and below the range."""
         grad_x = torch.empty_like(g)
         sums = g.new_empty(3, grain[1])
         partials = torch.empty(3 * _blocks(grain), dtype=torch.float64)
@@ -96,7 +96,7 @@ class Kernels:
             start + 2 * row,
             torch.get_num_threads(),
         )
-        return grad_x, sums[0], sums[1], sums[2]
+        return grad_x, sums
 
     def gradient_of_scale(
         self,

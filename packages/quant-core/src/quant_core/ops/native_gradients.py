@@ -92,9 +92,8 @@ class _Masked(torch.autograd.Function):
         code, scale, *rest = ctx.saved_tensors
         zero_point = rest[0] if rest else None
         _, for_scale, for_zero_point, for_low, for_high = ctx.needs_input_grad[:5]
-        grad_x, of_scale, above, below = library.gradient(
-            _like(grads[0], code), code, zero_point, ctx.grain, ctx.bounds
-        )
+        grad_x, sums = library.gradient(in_memory_order_of(code, grads[0]), code, zero_point, ctx.grain, ctx.bounds)
+        of_scale, above, below = sums
         grad_scale = of_scale.view(scale.shape) if for_scale else None
         grad_zero_point = grad_low = grad_high = None
         if zero_point is not None and for_zero_point:
@@ -138,11 +137,15 @@ class _PassThrough(torch.autograd.Function):
             x, scale, *rest = ctx.saved_tensors
             zero_point = rest[0] if rest else None
             grad_scale = library.gradient_of_scale(
-                _like(grads[0], x), x, scale, zero_point, ctx.grain, ctx.bounds, ctx.rounding_mode
+                in_memory_order_of(x, grads[0]), x, scale, zero_point, ctx.grain, ctx.bounds, ctx.rounding_mode
             ).view(scale.shape)
         return grads[0], grad_scale, None, None, None, None, None
 
 
-def _like(g: Tensor, x: Tensor) -> Tensor:
-    """``g`` in the memory order of ``x``."""
+def in_memory_order_of(x: Tensor, g: Tensor) -> Tensor:
+    """``g``, which has the shape of ``x``, with the strides of ``x`` as well.
+
+    >>> in_memory_order_of(torch.ones(3, 2).t(), torch.ones(2, 3)).stride()
+    (1, 2)
+    """
     return g if g.stride() == x.stride() else torch.empty_like(x, dtype=g.dtype).copy_(g)

@@ -131,8 +131,10 @@ class QuantProxy(nn.Module):
     @property
     def reads_input(self) -> bool:
         """Whether the next grid is computed from the tensor, so that two calls may have two grids."""
-        scaling, zero_point = (getattr(self.tensor_quant, name, None) for name in ("scaling_impl", "zero_point_impl"))
-        return bool(getattr(scaling, "reads_input", True) or getattr(zero_point, "reads_input", False))
+        quant = self.tensor_quant
+        if getattr(getattr(quant, "scaling_impl", None), "reads_input", True):
+            return True
+        return bool(getattr(getattr(quant, "zero_point_impl", None), "reads_input", False))
 
     def _take(self, built: Mapping[str, Any]) -> None:
         """Keep what a subclass asked for in ``roots``."""

@@ -59,6 +59,10 @@ class ParameterScaling(Scaling):
         """Never."""
         return False
 
+    def parameter_now(self) -> Tensor:
+        """The parameter that makes the threshold."""
+        return self.value
+
     def forward(self, x: Tensor) -> Tensor:
         """The learned threshold."""
         return self.of_parameter(self.value)

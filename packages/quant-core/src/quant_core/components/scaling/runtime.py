@@ -73,11 +73,17 @@ class ParameterFromRuntimeStatsScaling(Scaling):
         """Only while collecting."""
         return self.training and self.collected.running
 
+    def parameter_now(self) -> Tensor | None:
+        """The parameter that makes the threshold of the forward that begins; ``None`` where statistics do."""
+        if self.training and not self.collected.over:
+            self.collected.begin()
+            if self.collected.running:
+                return None
+        return self.value
+
     def forward(self, x: Tensor) -> Tensor:
         """The statistic of ``x`` while collecting, the learned threshold afterwards."""
-        if self.training:
-            self.collected.begin()
-        if not self.reads_input:
+        if self.parameter_now() is not None:
             return self._learned()
         check_fits(x, self.value)
         statistic = self.at_least(_in_shape(self.scaling_stats_impl(x), self.value, self.scaling_stats_impl))

@@ -16,6 +16,7 @@ class TensorQuant(nn.Module):
         rectifies: whether ``forward(x, rectify=True)`` computes the quantized ``max(x, 0)`` in one pass.
         symmetric: whether the zero-point is always 0.
         zero_on_grid: whether the real number 0 is one of the levels.
+        takes_input: whether ``forward(weight, input_grid)`` reads the grid of the layer's input as well.
     """
 
     signed: bool
@@ -23,6 +24,7 @@ class TensorQuant(nn.Module):
     rectifies: bool = False
     symmetric: bool = False
     zero_on_grid: bool = False
+    takes_input: bool = False
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(scale, zero_point, bit_width)`` for ``x``."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from quant_core.components.bit_width import BitWidth
+from quant_core.components.bit_width import BitWidth, ConstBitWidth
 from quant_core.components.delay import QuantDelay
 from quant_core.components.fit import check_fits
 from quant_core.components.granularity import PerGroup
-from quant_core.components.int_scaling import int_scaling_for
+from quant_core.components.int_scaling import IntScaling, int_scaling_for
 from quant_core.components.tensor_quant.base import Quantized, TensorQuant
+from quant_core.components.tensor_quant.fused import FusedQuant, fused_quant
 from quant_core.components.tensor_quant.integer_options import check_integer, check_one_rounding
-from quant_core.components.tensor_quant.largest import LargestQuant
 from quant_core.components.zero_point import ConstZeroPoint, ZeroPoint, ZeroZeroPoint
 from quant_core.errors import ConfigurationError
 from quant_core.ops import ClampGradient, integer_range, quantize_composed, quantize_int, rounding_ste
@@ -84,7 +84,7 @@ class IntQuant(TensorQuant):
         self.symmetric = self.zero_point_impl.constant == 0
         self.zero_on_grid = self.zero_point_impl.zero_on_grid
         self.rectifies = not signed and self.symmetric and quant_delay_steps == 0
-        self._by_largest = self._largest_quant()
+        self._fused = self._fused_quant()
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(scale, zero_point, bit_width)`` for ``x``."""
@@ -97,13 +97,12 @@ class IntQuant(TensorQuant):
 
     def forward(self, x: Tensor, rectify: bool = False) -> Quantized:
         """``(value, scale, zero_point, bit_width)`` of ``x``, or of ``max(x, 0)`` when ``rectify`` is set."""
+        fused = self._fused
+        if fused is not None and fused.still_stands_for(self._modules) and (found := fused(x, rectify)) is not None:
+            value, scale = found
+            return value, scale, fused.zero_point, fused.bit_width
         if rectify and getattr(self.scaling_impl, "reads_input", True):
             x, rectify = torch.relu(x), False
-        largest = self._by_largest
-        if largest is not None and largest.scaling_impl is self.scaling_impl and (found := largest(x)) is not None:
-            value, scale = found
-            bit_width = self.bit_width_impl()
-            return self.delay(x, value), scale, self.zero_point_impl(x, scale, bit_width), bit_width
         scale, zero_point, bit_width = self.grid(x)
         check_fits(x, scale)
         zero = zero_point if self.zero_point_impl.constant is None else self.zero_point_impl.constant
@@ -123,12 +122,18 @@ class IntQuant(TensorQuant):
         )
         return self.delay(x, value), scale, zero_point, bit_width
 
-    def _largest_quant(self) -> LargestQuant | None:
+    def _fused_quant(self) -> FusedQuant | None:
+        """What the native kernels compute in its place, where it consists of nothing but the commonest components."""
+        kinds = {"bit_width_impl": ConstBitWidth, "zero_point_impl": ZeroZeroPoint, "int_scaling_impl": IntScaling}
+        parts = {name: getattr(self, name) for name in ("scaling_impl", *kinds)}
         bits = self.bit_width_impl.constant
-        if bits is None or not self.symmetric or self.clamp_gradient != "pass" or self.rounding_impl is not None:
+        if bits is None or any(type(parts[name]) is not kind for name, kind in kinds.items()):
             return None
-        bounds = integer_range(bits, signed=self.signed, narrow_range=self.narrow_range)
-        return LargestQuant.of(self.scaling_impl, bounds, self.int_scaling_impl(bits), self.rounding_mode)
+        if self.rounding_impl is not None or self.delay.passed is not None or type(self).grid is not IntQuant.grid:
+            return None
+        low, high = integer_range(bits, signed=self.signed, narrow_range=self.narrow_range)
+        options = {"low": low, "high": high, "divisor": parts["int_scaling_impl"](bits)}
+        return fused_quant(parts, self.clamp_gradient, {**options, "rounding_mode": self.rounding_mode})
 
     def _compose(self, x: Tensor, scale: Tensor, zero_point: Tensor | float, bit_width: Tensor) -> Tensor:
         """For a rounding of one's own, and for a range whose ends are fractions."""

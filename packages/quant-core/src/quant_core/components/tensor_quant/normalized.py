@@ -54,6 +54,7 @@ class WeightNormIntQuant(TensorQuant):
         check_integer(bit_width_impl, signed)
         self.scaling_impl = scaling_impl
         self.pre_scaling_impl = pre_scaling_impl
+        self.takes_input = pre_scaling_impl.takes_input
         self.bit_width_impl = bit_width_impl
         self.zero_point_impl = ZeroZeroPoint()
         self.signed = signed
@@ -62,11 +63,6 @@ class WeightNormIntQuant(TensorQuant):
         self.rounding_mode = check_rounding_mode(rounding_mode)
         self.clamp_gradient: ClampGradient = clamp_gradient
         self.delay = QuantDelay(quant_delay_steps)
-
-    @property
-    def takes_input(self) -> bool:
-        """Whether ``forward`` needs the grid of the input that the weight is multiplied with."""
-        return self.pre_scaling_impl.takes_input
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(scale, 0, bit_width)`` for ``x``."""

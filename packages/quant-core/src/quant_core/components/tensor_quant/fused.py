@@ -1,0 +1,109 @@
+"""The two commonest integer quantizers, of weights and of activations, whose steps the native kernels take together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from quant_core.components.granularity import PerChannel, PerTensor
+from quant_core.components.restriction import FloatRestriction
+from quant_core.components.scaling import (
+    ParameterFromRuntimeStatsScaling,
+    ParameterScaling,
+    Scaling,
+    StatsFromParameterScaling,
+)
+from quant_core.components.stats import AbsMax
+from quant_core.ops.by_largest import quantize_by_largest
+from quant_core.ops.by_threshold import quantize_by_threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedQuant:
+    """An integer quantizer around zero of constant range, with a scale that is not restricted.
+
+    Attributes:
+        parts: the components that it stands for, by their names in the quantizer.
+        minimum: the smallest threshold.
+        options: the range, the integer that the threshold stands for, and the rounding.
+    """
+
+    parts: Mapping[str, nn.Module]
+    minimum: float
+    options: Mapping[str, Any]
+
+    @property
+    def zero_point(self) -> Tensor:
+        """The number 0, a 0-dim tensor."""
+        zero: Tensor = self.parts["zero_point_impl"].zero_point  # type: ignore[assignment]
+        return zero
+
+    @property
+    def bit_width(self) -> Tensor:
+        """A 0-dim tensor."""
+        bits: Tensor = self.parts["bit_width_impl"].bit_width  # type: ignore[assignment]
+        return bits
+
+    def still_stands_for(self, parts: Mapping[str, nn.Module | None]) -> bool:
+        """Whether none of the components has been replaced since."""
+        return all(parts[name] is part for name, part in self.parts.items())
+
+    def __call__(self, x: Tensor, rectify: bool) -> tuple[Tensor, Tensor] | None:
+        """``(value, scale)`` of ``x`` or ``max(x, 0)``, or ``None`` where the kernels do not apply."""
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(x, rectify)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargestQuant(FusedQuant):
+    """The threshold is ``max |x|`` per tensor or per first axis; the gradient passes the clamp."""
+
+    scaling_impl: StatsFromParameterScaling
+    per_channel: bool
+
+    def __call__(self, x: Tensor, rectify: bool) -> tuple[Tensor, Tensor] | None:
+        """``(value, scale)``.
+
+        Raises:
+            InputError: when ``x`` is not finite.
+        """
+        if rectify:
+            return None
+        found = quantize_by_largest(x, per_channel=self.per_channel, minimum=self.minimum, **self.options)
+        if found is not None:
+            self.scaling_impl.check(found[1])
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedQuant(FusedQuant):
+    """The threshold is the magnitude of a parameter; the gradient stops at the clamp, from where it reaches the parameter."""
+
+    scaling_impl: ParameterScaling | ParameterFromRuntimeStatsScaling
+
+    def __call__(self, x: Tensor, rectify: bool) -> tuple[Tensor, Tensor] | None:
+        """``(value, scale)``; ``None`` also while the threshold comes from statistics."""
+        parameter = self.scaling_impl.parameter_now()
+        if parameter is None:
+            return None
+        return quantize_by_threshold(x, parameter, minimum=self.minimum, rectify=rectify, **self.options)
+
+
+def fused_quant(
+    parts: Mapping[str, nn.Module], clamp_gradient: str, options: Mapping[str, Any]
+) -> LargestQuant | LearnedQuant | None:
+    """The same as what a quantizer around zero of constant range computes, or ``None`` where that is something else."""
+    scaling = parts["scaling_impl"]
+    if not isinstance(scaling, Scaling) or type(scaling.restrict_scaling_impl) is not FloatRestriction:
+        return None
+    given: dict[str, Any] = {"parts": parts, "minimum": scaling.least, "options": options, "scaling_impl": scaling}
+    if type(scaling) in (ParameterScaling, ParameterFromRuntimeStatsScaling):
+        return LearnedQuant(**given) if clamp_gradient == "masked" else None
+    if type(scaling) is not StatsFromParameterScaling or not scaling.is_plain or clamp_gradient != "pass":
+        return None
+    statistic = scaling.scaling_stats_impl
+    if type(statistic) is not AbsMax or statistic.granularity not in (PerTensor(), PerChannel(0)):
+        return None
+    return LargestQuant(**given, per_channel=statistic.granularity == PerChannel(0))

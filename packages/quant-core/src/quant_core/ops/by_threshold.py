@@ -1,0 +1,98 @@
+"""Activations at a learned threshold: the commonest quantizer of activations, in one function with one gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quant_core.native import Grain, grain_of, kernels
+from quant_core.ops.native_gradients import in_memory_order_of
+
+
+def quantize_by_threshold(
+    x: Tensor,
+    parameter: Tensor,
+    *,
+    minimum: float,
+    low: float,
+    high: float,
+    divisor: float,
+    rounding_mode: str,
+    rectify: bool,
+) -> tuple[Tensor, Tensor] | None:
+    """``(value, scale)`` with ``scale = max(|parameter|, minimum) / divisor``, by the native kernels.
+
+    The numbers are those of :func:`~quant_core.ops.magnitude_at_least`, the division and
+    :func:`~quant_core.ops.quantize_int` with ``clamp_gradient="masked"``, one after the other.
+
+    Args:
+        x: float tensor of any shape.
+        parameter: broadcastable to it: one element, or one for each channel.
+        minimum: the smallest threshold; the gradient passes below it.
+        low: the smallest integer.
+        high: the largest integer.
+        divisor: the integer that the threshold stands for.
+        rounding_mode: one of :data:`~quant_core.ops.rounding.ROUNDING_MODES`.
+        rectify: quantize ``max(x, 0)``.
+
+    Returns:
+        Tensors of ``x``'s and of the parameter's shape; ``None`` where the kernels do not take the two, or no gradient is wanted.
+    """
+    if torch.compiler.is_compiling() or not (parameter.requires_grad and torch.is_grad_enabled()):
+        return None
+    library = kernels()
+    if library is None or rounding_mode not in library.modes:
+        return None
+    grain = grain_of(x, parameter)
+    if grain is None or x.numel() == 0:
+        return None
+    value, scale = _ByThreshold.apply(  # type: ignore[no-untyped-call]
+        x, parameter, minimum, (low, high), divisor, rounding_mode, rectify, grain
+    )
+    return value, scale
+
+
+class _ByThreshold(torch.autograd.Function):
+    """Two bytes per element are kept. The gradient stops at the clamp, from where it reaches the threshold."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        parameter: Tensor,
+        minimum: float,
+        bounds: tuple[float, float],
+        divisor: float,
+        rounding_mode: str,
+        rectify: bool,
+        grain: Grain,
+    ) -> tuple[Tensor, Tensor]:
+        library = kernels()
+        assert library is not None
+        scale = parameter.abs().clamp_(min=minimum).div_(divisor)
+        y, code = library.quantize(x, scale, None, grain, bounds, rounding_mode, rectify=rectify, keep=True)
+        ctx.save_for_backward(code, parameter)
+        ctx.options = grain, bounds, divisor
+        ctx.set_materialize_grads(False)
+        return y, scale
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        library = kernels()
+        assert library is not None
+        code, parameter = ctx.saved_tensors
+        grain, bounds, divisor = ctx.options
+        of_value, of_scale = grads
+        grad_x = None
+        if of_value is not None:
+            grad_x, sums = library.gradient(in_memory_order_of(code, of_value), code, None, grain, bounds)
+            through_value = sums[0].view(parameter.shape)
+            of_scale = through_value if of_scale is None else through_value + of_scale
+        if of_scale is None:
+            return None, None, None, None, None, None, None, None
+        grad_parameter = of_scale / divisor
+        if parameter.numel() > 1 or parameter.item() < 0:
+            grad_parameter = torch.where(parameter < 0, -grad_parameter, grad_parameter)
+        return grad_x, grad_parameter, None, None, None, None, None, None
