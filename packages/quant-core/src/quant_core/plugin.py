@@ -1,10 +1,11 @@
-"""What quant-core itself registers: its named quantizers and keyword shorthands. Imports nothing heavy."""
+"""What quant-core itself registers: its named quantizers, keyword shorthands and target. Imports nothing heavy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from quant_core.plugins import Quantizer, Shorthand, hookimpl
+from quant_core.integers.capabilities import TARGET
+from quant_core.plugins import Quantizer, Shorthand, Target, hookimpl
 from quant_core.shorthand import SHORTHANDS
 
 QUANT_API_VERSION = 1
@@ -93,3 +94,9 @@ def quant_quantizers() -> Iterable[Quantizer]:
 def quant_shorthands() -> Iterable[Shorthand]:
     """The keywords and words of quantizers."""
     yield from SHORTHANDS
+
+
+@hookimpl
+def quant_targets() -> Iterable[Target]:
+    """The network in integers."""
+    yield TARGET
