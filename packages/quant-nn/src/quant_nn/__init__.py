@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from quant_nn.attention_multihead import QuantMultiheadAttention as QuantMultiheadAttention
     from quant_nn.batch_norm import BatchNorm1dToQuantScaleBias as BatchNorm1dToQuantScaleBias
     from quant_nn.batch_norm import BatchNorm2dToQuantScaleBias as BatchNorm2dToQuantScaleBias
+    from quant_nn.convert import Conversion as Conversion
+    from quant_nn.convert import Rule as Rule
+    from quant_nn.convert import quantize as quantize
     from quant_nn.convolution import QuantConv as QuantConv
     from quant_nn.convolution import QuantConv1d as QuantConv1d
     from quant_nn.convolution import QuantConv2d as QuantConv2d
@@ -69,6 +72,7 @@ __getattr__, __dir__ = lazy_names(
         "BatchNorm1dToQuantScaleBias": "quant_nn.batch_norm",
         "BatchNorm2dToQuantScaleBias": "quant_nn.batch_norm",
         "ClampQuantAccumulator": "quant_nn.accumulator",
+        "Conversion": "quant_nn.convert",
         "HadamardClassifier": "quant_nn.hadamard",
         "QuantActivation": "quant_nn.activation",
         "QuantCat": "quant_nn.joining",
@@ -99,9 +103,11 @@ __getattr__, __dir__ = lazy_names(
         "QuantUpsamplingBilinear2d": "quant_nn.upsampling",
         "QuantUpsamplingNearest2d": "quant_nn.upsampling",
         "QuantWeightLayer": "quant_nn.weight_layer",
+        "Rule": "quant_nn.convert",
         "ScaleBias": "quant_nn.scale_bias",
         "TruncAdaptiveAvgPool2d": "quant_nn.trunc_pooling",
         "TruncAvgPool2d": "quant_nn.trunc_pooling",
         "TruncQuantAccumulator": "quant_nn.accumulator",
+        "quantize": "quant_nn.convert",
     },
 )

@@ -170,6 +170,13 @@ class QuantMultiheadAttention(QuantAttention, nn.MultiheadAttention):
         if where.type not in ("cpu", "meta"):
             self.to(where)  # the in-projections have no parameter that would tell their quantizers where to stand
 
+    @staticmethod
+    def float_arguments(layer: nn.MultiheadAttention) -> dict[str, Any]:
+        """The arguments that make a layer of the same sizes as a float one."""
+        same = ("embed_dim", "num_heads", "dropout", "add_zero_attn", "kdim", "vdim", "batch_first")
+        given = {"bias": layer.in_proj_bias is not None, "add_bias_kv": layer.bias_k is not None}
+        return {**{name: getattr(layer, name) for name in same}, **given}
+
     def _register(self, bias: bool, add_bias_kv: bool, factory: dict[str, Any]) -> None:
         """The parameters of the float layer, in its order."""
         embed_dim = self.embed_dim

@@ -1,0 +1,7 @@
+"""From float models to quantized ones: rules, what they replace, and what they cannot reach."""
+
+from quant_nn.convert.conversion import Conversion, Left, Replaced
+from quant_nn.convert.quantize import quantize
+from quant_nn.convert.rule import Rule
+
+__all__ = ["Conversion", "Left", "Replaced", "Rule", "quantize"]
