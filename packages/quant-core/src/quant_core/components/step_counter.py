@@ -68,6 +68,18 @@ class StepCounter(nn.Module):
         if not torch.compiler.is_compiling():
             self.refresh()
 
+    def finish(self) -> None:
+        """Go to the limit, where there is one.
+
+        >>> counter = StepCounter(300)
+        >>> counter.finish(); counter.running
+        False
+        """
+        if self.steps is not None:
+            with torch.no_grad():
+                self.count.fill_(self.steps)
+            self.refresh()
+
     def refresh(self) -> None:
         """Set ``running`` from the count, where there is one: not on the meta device."""
         if self.steps is not None and not self.count.is_meta:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from quant_core.components import ParameterFromRuntimeStatsScaling, QuantDelay, RuntimeStatsScaling
+from quant_core.components import QuantDelay, Scaling
 from quant_core.errors import CaptureError, ConfigurationError, InputError, QuantError
 from quant_core.export.builder import constant_inputs
 from quant_core.export.decompose import decompose, registered_decompositions
@@ -183,8 +183,7 @@ def _uncalibrated(model: nn.Module) -> tuple[str, ...]:
     return tuple(
         path.partition(".tensor_quant")[0]
         for path, module in model.named_modules()
-        if isinstance(module, ParameterFromRuntimeStatsScaling | RuntimeStatsScaling)
-        and int(module.collected.count) == 0
+        if isinstance(module, Scaling) and module.awaits_data
     )
 
 

@@ -28,6 +28,8 @@ class Scaling(nn.Module):
         learns: whether the threshold is a parameter, so that what is clamped tells it where to go.
         granularity: which elements share a threshold, where it is known; per group, the quantizer repeats each scale over its
             group.
+        calibratable: whether the threshold comes from data that runs through the model, so that :meth:`take_threshold` can
+            stand in for collecting it.
 
     Args:
         scaling_min_val: the smallest threshold.
@@ -39,6 +41,7 @@ class Scaling(nn.Module):
 
     learns: bool = False
     granularity: Grouping | None = None
+    calibratable: bool = False
 
     def __init__(self, scaling_min_val: float | None = None, restrict_scaling_impl: Restriction | None = None) -> None:
         super().__init__()
@@ -52,6 +55,24 @@ class Scaling(nn.Module):
     def reads_input(self) -> bool:
         """Whether the next forward looks at the values of ``x``, and not only at parameters."""
         return True
+
+    @property
+    def awaits_data(self) -> bool:
+        """Whether the threshold is to come from data, and none has been seen."""
+        return False
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether data has been seen, and no more is needed."""
+        return not self.awaits_data
+
+    def take_threshold(self, threshold: Tensor) -> None:
+        """Take a threshold that was found otherwise, as if it had been collected.
+
+        Args:
+            threshold: positive, in the shape of the scale.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no threshold from data")
 
     def of_statistic(self, statistic: Tensor) -> Tensor:
         """The restricted threshold for a statistic; its gradient passes, straight through rounding."""

@@ -47,6 +47,7 @@ class ParameterFromRuntimeStatsScaling(Scaling):
 
     average: Tensor
     learns = True
+    calibratable = True
 
     def __init__(
         self,
@@ -72,6 +73,24 @@ class ParameterFromRuntimeStatsScaling(Scaling):
     def reads_input(self) -> bool:
         """Only while collecting."""
         return self.training and self.collected.running
+
+    @property
+    def awaits_data(self) -> bool:
+        """Before the first step."""
+        return int(self.collected.count) == 0
+
+    @property
+    def calibrated(self) -> bool:
+        """When all steps have been collected."""
+        return not self.collected.running
+
+    @torch.no_grad()
+    def take_threshold(self, threshold: Tensor) -> None:
+        """Take a threshold in place of the average of all steps, and collect no more; it is learned from now on."""
+        average = self.at_least(threshold.to(self.average))
+        self.average.copy_(average)
+        self.value.copy_(self.restrict_scaling_impl.parameter_for(average))
+        self.collected.finish()
 
     def parameter_now(self) -> Tensor | None:
         """The parameter that makes the threshold of the forward that begins; ``None`` where statistics do."""
@@ -137,6 +156,7 @@ class RuntimeStatsScaling(Scaling):
     """
 
     average: Tensor
+    calibratable = True
 
     def __init__(
         self,
@@ -165,6 +185,17 @@ class RuntimeStatsScaling(Scaling):
     def reads_input(self) -> bool:
         """Only in training mode."""
         return self.training
+
+    @property
+    def awaits_data(self) -> bool:
+        """Before the first step."""
+        return int(self.collected.count) == 0
+
+    @torch.no_grad()
+    def take_threshold(self, threshold: Tensor) -> None:
+        """Take a threshold as the average for eval mode; further steps of training count from it as from a first one."""
+        self.average.copy_(threshold.to(self.average))
+        self.collected.count.fill_(1)
 
     def forward(self, x: Tensor) -> Tensor:
         """The threshold from the statistic of ``x`` in training mode, from the average in eval mode."""
