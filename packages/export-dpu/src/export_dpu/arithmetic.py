@@ -12,7 +12,7 @@ from quant_core.ops import round_to_integer
 LOW: Final = -128
 HIGH: Final = 127
 _WIDEST: Final = 62
-"""Bits of a shift: more than any value of 63 bits has."""
+"""A shift by more bits than this leaves less than one half."""
 
 
 def saturate(x: Tensor) -> Tensor:
@@ -44,9 +44,10 @@ def shift(x: Tensor, bits: int, rounding_mode: str) -> Tensor:
     if bits <= 0:
         widest = 1 << 24
         return (x.clamp(-widest, widest) << min(-bits, 24)).clamp(-widest, widest)
-    dropped = min(bits, _WIDEST)
-    below, half = x >> dropped, 1 << (dropped - 1)
-    rest = x - (below << dropped)
+    if bits > _WIDEST:
+        return torch.zeros_like(x)
+    below, half = x >> bits, 1 << (bits - 1)
+    rest = x - (below << bits)
     return below + ((rest > half) | ((rest == half) & _goes_up(x, below, rounding_mode))).to(torch.int64)
 
 

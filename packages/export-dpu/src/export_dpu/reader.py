@@ -14,7 +14,7 @@ from export_dpu.operation import Value
 from export_dpu.padding import read_pad
 from export_dpu.pooling import read_adaptive_pool, read_average_pool, read_max_pool, read_mean
 from export_dpu.products import read_product
-from export_dpu.reading import Reading
+from export_dpu.reading import BITS, Reading
 from export_dpu.rounding import check_in_place, read_quantizer, read_relu
 from quant_core.export import Note, Program, Refusal, is_quantizer
 from quant_core.export.fixed_shapes import varying_shapes
@@ -98,7 +98,7 @@ def _check_outputs(reading: Reading) -> None:
                     where=f"output {number}",
                     op="output",
                     actual="nothing that an operation of the file computes",
-                    constraint=f"{reading.target} gives results of operations on {8}-bit integers",
+                    constraint=f"{reading.target} gives results of operations on {BITS}-bit integers",
                     fix="Return results of quantized layers; return inputs and constants outside of the exported part.",
                 )
             )

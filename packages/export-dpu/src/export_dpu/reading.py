@@ -43,8 +43,9 @@ class Reading:
 
     def refuse(self, node: fx.Node, actual: str, constraint: str, fix: str) -> None:
         """Note something of a node that the target cannot take."""
-        place = str(self.program.where(node))
-        self.findings.append(Refusal(where=place, op=str(node.target), actual=actual, constraint=constraint, fix=fix))
+        place, quantizer = str(self.program.where(node)), self.quantizers.get(node.name)
+        op = str(node.target) if quantizer is None else quantizer.op
+        self.findings.append(Refusal(where=place, op=op, actual=actual, constraint=constraint, fix=fix))
 
     def note(self, node: fx.Node, what: str) -> None:
         """Note something of a node that users should know of."""

@@ -220,7 +220,9 @@ def _broken(quantizer: Quantizer, support: QuantSupport) -> Iterator[tuple[str, 
         yield (
             f"scale {quantizer.scale.flatten()[0].item():g}",
             "power-of-two scales",
-            "Restrict the scale to a power of two",
+            "Use a bias quantizer of a power-of-two scale (Int8BiasPerTensorFixedPointInternalScaling)"
+            if quantizer.role == "bias"
+            else f"Set {prefix}restrict_scaling_type='power_of_two' on this layer",
         )
 
 
