@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from quant_nn.convert import Conversion as Conversion
     from quant_nn.convert import Rule as Rule
     from quant_nn.convert import quantize as quantize
+    from quant_nn.convert import read_rules as read_rules
+    from quant_nn.convert import write_rules as write_rules
     from quant_nn.convolution import QuantConv as QuantConv
     from quant_nn.convolution import QuantConv1d as QuantConv1d
     from quant_nn.convolution import QuantConv2d as QuantConv2d
@@ -109,5 +111,7 @@ __getattr__, __dir__ = lazy_names(
         "TruncAvgPool2d": "quant_nn.trunc_pooling",
         "TruncQuantAccumulator": "quant_nn.accumulator",
         "quantize": "quant_nn.convert",
+        "read_rules": "quant_nn.convert",
+        "write_rules": "quant_nn.convert",
     },
 )

@@ -143,7 +143,7 @@ def test_an_option_that_nothing_reads() -> None:
     assert refused(UnusedAttributeError, Net(), [Rule(types="Linear", options={"weight_bit_widht": 4})]) == [
         "unknown option 'weight_bit_widht'",
         "at head, by rule 1: QuantLinear",
-        "it is no argument of the layer, and options of its quantizers start with weight_*, bias_*, input_*, output_*",
+        "nothing in Int8WeightPerTensorFloat reads 'weight_bit_widht'",
         "Did you mean 'weight_bit_width'?",
     ]
 

@@ -3,5 +3,6 @@
 from quant_nn.convert.conversion import Conversion, Left, Replaced
 from quant_nn.convert.quantize import quantize
 from quant_nn.convert.rule import Rule
+from quant_nn.convert.rule_file import read_rules, write_rules
 
-__all__ = ["Conversion", "Left", "Replaced", "Rule", "quantize"]
+__all__ = ["Conversion", "Left", "Replaced", "Rule", "quantize", "read_rules", "write_rules"]
