@@ -22,6 +22,7 @@ from quant_core.components.pre_scaling import (
     PreScaling,
     WeightNormPreScaling,
 )
+from quant_core.components.ranks import each_rank_alone
 from quant_core.components.restriction import (
     FloatRestriction,
     IntRestriction,
@@ -170,5 +171,6 @@ __all__ = [
     "WholeBits",
     "ZeroPoint",
     "ZeroZeroPoint",
+    "each_rank_alone",
     "granularity_of",
 ]

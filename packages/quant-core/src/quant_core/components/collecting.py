@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from quant_core.components.ranks import joins_ranks
 from quant_core.components.step_counter import StepCounter, recomputing
 from quant_core.errors import ConfigurationError, InputError
 
@@ -57,6 +58,9 @@ def collect(
     # A compiled graph cannot leave this branch by itself, so that it looks at the count at each step.
     finished = collected.finished() if compiling else None
     out = statistic if finished is None else torch.where(finished, learned(), statistic)
+    parameter = average if into is None else into
+    if joins_ranks() and parameter.requires_grad:
+        out = out + 0 * parameter  # who averages gradients over processes waits for one of every parameter
     with torch.no_grad():
         kept = average.detach().to(found.dtype)
         followed = running_average(kept, found, collected.count, momentum)

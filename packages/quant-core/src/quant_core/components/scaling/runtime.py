@@ -105,7 +105,7 @@ class ParameterFromRuntimeStatsScaling(Scaling):
         if self.parameter_now() is not None:
             return self._learned()
         check_fits(x, self.value)
-        statistic = self.at_least(_in_shape(self.scaling_stats_impl(x), self.value, self.scaling_stats_impl))
+        statistic = self.at_least(_in_shape(self.scaling_stats_impl.of_batch(x), self.value, self.scaling_stats_impl))
         return collect(
             statistic,
             self.average,
@@ -202,7 +202,7 @@ class RuntimeStatsScaling(Scaling):
         if not self.training:
             return self._threshold(self.average)
         check_fits(x, self.average)
-        statistic = _in_shape(self.scaling_stats_impl(x), self.average, self.scaling_stats_impl)
+        statistic = _in_shape(self.scaling_stats_impl.of_batch(x), self.average, self.scaling_stats_impl)
         momentum = self.scaling_stats_momentum
         collect(statistic, self.average, self.collected, momentum, lambda: statistic, where=self._where)
         return self._threshold(statistic)

@@ -5,8 +5,10 @@ Equal extremes share the gradient evenly, per tensor and per channel alike.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from quant_core.components.ranks import of_all_ranks
 from quant_core.components.stats.statistic import Statistic
 from quant_core.ops.magnitude import largest_magnitude
 
@@ -24,6 +26,10 @@ class AbsMax(Statistic):
     def of_rows(self, rows: Tensor) -> Tensor:
         """The largest absolute value of each row."""
         return largest_magnitude(rows)
+
+    def of_rows_of_all_ranks(self, rows: Tensor) -> Tensor:
+        """Only the largest value of each process goes around; processes that have the same share the gradient evenly."""
+        return self.of_rows(of_all_ranks(self.of_rows(rows).unsqueeze(1)))
 
 
 class SignedAbsMax(Statistic):
@@ -60,6 +66,10 @@ class AbsMinMax(Statistic):
         """The length of the interval of each row."""
         return rows.amax(dim=1).clamp(min=0) - rows.amin(dim=1).clamp(max=0)
 
+    def of_rows_of_all_ranks(self, rows: Tensor) -> Tensor:
+        """Only both ends of each process go around."""
+        return self.of_rows(of_all_ranks(torch.stack([rows.amax(dim=1), rows.amin(dim=1)], dim=1)))
+
 
 class NegativeMinOrZero(Statistic):
     """``min(x, 0)``: the real number that the lowest integer stands for, where the zero-point follows the tensor.
@@ -74,3 +84,7 @@ class NegativeMinOrZero(Statistic):
     def of_rows(self, rows: Tensor) -> Tensor:
         """The smallest element of each row, at most 0."""
         return rows.amin(dim=1).clamp(max=0)
+
+    def of_rows_of_all_ranks(self, rows: Tensor) -> Tensor:
+        """Only the smallest element of each process goes around."""
+        return self.of_rows(of_all_ranks(rows.amin(dim=1, keepdim=True)))

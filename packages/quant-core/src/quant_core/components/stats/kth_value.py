@@ -15,6 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from quant_core.components.ranks import count_of_all_ranks, of_all_ranks
+
 Order = Literal["magnitude", "value"]
 Rounding = Literal["nearest", "up"]
 
@@ -37,6 +39,24 @@ def percentile_of_rows(rows: Tensor, q: float, order: Order, rounding: Rounding)
         return captured
     index = index_of_kth(rows.detach(), rank(rows.shape[1], q, rounding), order)
     return rows.gather(1, index).squeeze(1)
+
+
+def percentile_of_all_ranks(rows: Tensor, q: float, order: Order, rounding: Rounding) -> Tensor:
+    """As :func:`percentile_of_rows`, for the rows of all processes together; only those elements go around that it may be.
+
+    >>> percentile_of_all_ranks(torch.tensor([[1.0, -2.0, 3.0, -4.0]]), 75.0, "magnitude", "nearest")
+    tensor([3.])
+    """
+    total = count_of_all_ranks(rows.shape[1], rows.device)
+    k = rank(total, q, rounding)
+    largest = 2 * k > total
+    nth = total - k + 1 if largest else k  # the same element, counted from the nearer end
+    if nth < rows.shape[1]:
+        keys = rows.detach().abs() if order == "magnitude" else rows.detach()
+        rows = rows.gather(1, keys.topk(nth, dim=1, largest=largest, sorted=False).indices)
+    joined = of_all_ranks(rows)
+    index = index_of_kth(joined.detach(), joined.shape[1] - nth + 1 if largest else nth, order)
+    return joined.gather(1, index).squeeze(1)
 
 
 def rank(size: int, q: float, rounding: Rounding) -> int:

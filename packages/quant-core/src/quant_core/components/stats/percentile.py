@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from quant_core.components.granularity import PerTensor
-from quant_core.components.stats.kth_value import percentile_of_rows
+from quant_core.components.stats.kth_value import Order, Rounding, percentile_of_all_ranks, percentile_of_rows
 from quant_core.components.stats.statistic import Grouping, Statistic
 from quant_core.errors import ConfigurationError
 
@@ -34,6 +36,10 @@ class AbsPercentile(Statistic):
     def of_rows(self, rows: Tensor) -> Tensor:
         """The percentile of the absolute values of each row."""
         return percentile_of_rows(rows, self.high_percentile_q, "magnitude", "nearest").abs()
+
+    def of_rows_of_all_ranks(self, rows: Tensor) -> Tensor:
+        """Only the elements of each process that may be the one go around."""
+        return percentile_of_all_ranks(rows, self.high_percentile_q, "magnitude", "nearest").abs()
 
     def extra_repr(self) -> str:
         """The percentile."""
@@ -64,6 +70,10 @@ class NegativePercentileOrZero(Statistic):
     def of_rows(self, rows: Tensor) -> Tensor:
         """The percentile of each row, at most 0."""
         return percentile_of_rows(rows, self.low_percentile_q, "value", "up").clamp(max=0)
+
+    def of_rows_of_all_ranks(self, rows: Tensor) -> Tensor:
+        """Only the elements of each process that may be the one go around."""
+        return percentile_of_all_ranks(rows, self.low_percentile_q, "value", "up").clamp(max=0)
 
     def extra_repr(self) -> str:
         """The percentile."""
@@ -109,8 +119,15 @@ class PercentileInterval(Statistic):
 
     def of_rows(self, rows: Tensor) -> Tensor:
         """The length of the interval of each row."""
-        low = percentile_of_rows(rows, self.low_percentile_q, "value", "up")
-        high = percentile_of_rows(rows, self.high_percentile_q, "value", "nearest")
+        return self._length(rows, percentile_of_rows)
+
+    def of_rows_of_all_ranks(self, rows: Tensor) -> Tensor:
+        """Only the elements of each process that may be one of the two go around."""
+        return self._length(rows, percentile_of_all_ranks)
+
+    def _length(self, rows: Tensor, percentile: Callable[[Tensor, float, Order, Rounding], Tensor]) -> Tensor:
+        low = percentile(rows, self.low_percentile_q, "value", "up")
+        high = percentile(rows, self.high_percentile_q, "value", "nearest")
         return high.clamp(min=0) - low.clamp(max=0)
 
     def extra_repr(self) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from quant_core.components.fit import check_not_empty
 from quant_core.components.granularity import PerTensor
+from quant_core.components.ranks import joins_ranks, of_all_ranks
 from quant_core.errors import ConfigurationError, InputError
 
 
@@ -50,6 +51,10 @@ class Statistic(nn.Module):
         """The same on the grid of a scale, which has one element or ``R``; most statistics do not depend on it."""
         return self.of_rows(rows)
 
+    def of_rows_of_all_ranks(self, rows: Tensor) -> Tensor:
+        """The same for the rows of all processes together; a subclass may send less than whole rows around."""
+        return self.of_rows(of_all_ranks(rows))
+
     def forward(self, x: Tensor) -> Tensor:
         """``x``: float tensor; returns a tensor of the scale's shape.
 
@@ -62,6 +67,16 @@ class Statistic(nn.Module):
         check_not_empty(x)
         return self.of_rows(self.granularity.rows(x)).reshape(self.granularity.scale_shape(x))
 
+    def of_batch(self, x: Tensor) -> Tensor:
+        """As ``forward``, for a batch of which each process of a training run has a part: one number for all parts."""
+        if not joins_ranks():
+            found: Tensor = self(x)
+            return found
+        if self.needs_scale:
+            raise self._no_scale()
+        check_not_empty(x)
+        return self.of_rows_of_all_ranks(self.granularity.rows(x)).reshape(self.granularity.scale_shape(x))
+
     def on_grid(self, x: Tensor, scale: Tensor) -> Tensor:
         """The statistic of ``x`` on the grid of a scale, which has the statistic's shape or one element.
 
@@ -71,10 +86,18 @@ class Statistic(nn.Module):
         if not self.needs_scale:
             found: Tensor = self(x)
             return found
-        check_not_empty(x)
+        return self._of_rows_on_grid(x, self.granularity.rows(x), scale)
+
+    def of_batch_on_grid(self, x: Tensor, scale: Tensor) -> Tensor:
+        """As :meth:`on_grid`, for a batch of which each process has a part."""
+        if not self.needs_scale:
+            return self.of_batch(x)
         rows = self.granularity.rows(x)
-        found = self.of_rows_on_grid(rows, scale.reshape(-1))
-        return found.reshape(self.granularity.scale_shape(x))
+        return self._of_rows_on_grid(x, of_all_ranks(rows) if joins_ranks() else rows, scale)
+
+    def _of_rows_on_grid(self, x: Tensor, rows: Tensor, scale: Tensor) -> Tensor:
+        check_not_empty(x)
+        return self.of_rows_on_grid(rows, scale.reshape(-1)).reshape(self.granularity.scale_shape(x))
 
     def _no_scale(self) -> ConfigurationError:
         return ConfigurationError(

@@ -83,7 +83,7 @@ class ParameterFromRuntimeZeroPoint(ShiftedZeroPoint):
             return self.from_lowest(self.value, scale, bit_width)
         check_fits(x, self.value)
         # The zero-point may have fewer axes than the statistic, as long as it is broadcast to the same elements.
-        statistic = self.zero_point_stats_impl.on_grid(x, scale).reshape(self.value.shape)
+        statistic = self.zero_point_stats_impl.of_batch_on_grid(x, scale).reshape(self.value.shape)
         momentum = self.zero_point_stats_momentum
         lowest = collect(statistic, self.value, self.collected, momentum, lambda: self.value, where=self._where)
         return self.from_lowest(lowest, scale, bit_width)
