@@ -27,11 +27,11 @@ def read_max_pool(reading: Reading, node: fx.Node) -> None:
     kernel = pair(given["kernel_size"])
     strides = pair(given["stride"] or kernel)
     height, width = pair(given["padding"])
-    if pair(given["dilation"]) != (1, 1):
-        reading.refuse(
-            node, f"dilation={pair(given['dilation'])}", "PyXIR pools without dilation", "Set dilation=1 on this pool."
-        )
-    _check_windows(reading, node, kernel, strides, (height, width))
+    dilation = pair(given["dilation"])
+    if dilation != (1, 1):
+        reading.refuse(node, f"dilation={dilation}", "PyXIR pools without dilation", "Set dilation=1 on this pool.")
+    reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)]
+    _check_windows(reading, node, reach, strides, (height, width))
     if reading.pads_apart and (height or width) and not x.positive:
         reading.refuse(
             node,

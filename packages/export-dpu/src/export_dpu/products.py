@@ -22,7 +22,8 @@ _CUT: Final = (0, 16)
 def read_product(reading: Reading, node: fx.Node) -> None:
     """Read a convolution, a transposed convolution or a linear layer."""
     given = arguments(node)
-    found = product(node, frozenset(reading.quantizers) | frozenset(reading.program.constants))
+    stored = {name for name, quantizer in reading.quantizers.items() if quantizer.integers is not None}
+    found = product(node, frozenset(stored | reading.program.constants.keys()))
     if found is None:
         reading.refuse(
             node,

@@ -13,6 +13,18 @@ from export_dpu.reading import Reading
 
 _aten = torch.ops.aten
 IN_PLACE: Final = (_aten.relu_.default, _aten.add_.Tensor)
+VIEWS: Final = (
+    _aten.contiguous.default,
+    _aten.flatten.using_ints,
+    _aten.permute.default,
+    _aten.reshape.default,
+    _aten.squeeze.dim,
+    _aten.squeeze.dims,
+    _aten.transpose.int,
+    _aten.unsqueeze.default,
+    _aten.view.default,
+)
+"""Operations whose result may be another view of their operand."""
 
 
 def read_quantizer(reading: Reading, node: fx.Node) -> None:
@@ -46,9 +58,15 @@ def read_relu(reading: Reading, node: fx.Node) -> None:
 
 
 def check_in_place(reading: Reading, node: fx.Node) -> None:
-    """Refuse an operation that changes a value which others use too."""
+    """Refuse an operation that changes a value which others use too, itself or through a view of it."""
+    if node.target not in IN_PLACE:
+        return
     used = node.all_input_nodes[0]
-    if node.target in IN_PLACE and len(used.users) > 1:
+    alone = len(used.users) == 1
+    while alone and used.target in VIEWS:
+        used = used.all_input_nodes[0]
+        alone = len(used.users) == 1
+    if not alone:
         reading.refuse(
             node,
             "a value changed in place that is used elsewhere",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 
 from quant_core.errors import UnsupportedError
+from quant_core.export.options import check_options, read_by
 from quant_core.export.program import Program, Quantizer, is_quantizer
 from quant_core.plugins import Capabilities, QuantSupport, Registry, Target, load_attribute, registry
 
+_PLURALS: Final = {"weight": "weights", "bias": "biases", "activation": "activations"}
 _ASSERTIONS: Final = (torch.ops.aten._assert_tensor_metadata.default, torch.ops.aten._assert_scalar.default)
 """Ops that compute nothing: what torch.export found to hold, and need not be lowered."""
 
@@ -100,24 +102,32 @@ class CheckReport:
         raise error
 
 
-def check(program: Program, target: str, *, plugins: Registry | None = None) -> CheckReport:
+def check(
+    program: Program, target: str, *, plugins: Registry | None = None, options: Mapping[str, Any] | None = None
+) -> CheckReport:
     """Ask what a target cannot take, from what it declares about itself; nothing is lowered.
 
     Args:
         program: a captured model.
         target: the name of a registered target.
         plugins: the registry to look in; the process-wide one by default.
+        options: options of the target, as for lowering; what it takes may depend on them.
 
     Raises:
-        UnknownNameError: when no installed package registers the target; says what to install.
+        UnknownNameError: when no installed package registers the target; says what to install. Also for an unknown option.
     """
     known = plugins or registry()
     entry = known.target(target).item
-    others = [registered.item for name, registered in known.targets.items() if name != target]
-    found = list(load_attribute(entry.rules)(program)) if entry.rules is not None else []
+    given = dict(options or {})
+    if given:
+        check_options(entry, given)
+    found: list[Refusal | Note] = []
+    if entry.rules is not None:
+        rules = load_attribute(entry.rules)
+        found = list(rules(program, **read_by(rules, given)))
     refusals = [
         *_foreign_ops(program, entry),
-        *(refusal for q in program.quantizers for refusal in _refusals(q, entry, others)),
+        *(refusal for q in program.quantizers for refusal in refusals_of(q, entry.capabilities, target, plugins=known)),
         *(one for one in found if isinstance(one, Refusal)),
     ]
     notes = [one for one in found if isinstance(one, Note)]
@@ -142,18 +152,34 @@ def _foreign_ops(program: Program, target: Target) -> Iterator[Refusal]:
         )
 
 
-def _refusals(quantizer: Quantizer, target: Target, others: list[Target]) -> Iterator[Refusal]:
+def refusals_of(
+    quantizer: Quantizer, capabilities: Capabilities, target: str, *, mode: str = "", plugins: Registry | None = None
+) -> Iterator[Refusal]:
+    """What capabilities say against a quantizer.
+
+    Args:
+        quantizer: a quantizer of a program.
+        capabilities: those of the target, or of one of its modes.
+        target: the name of the target, which is none of the remedies.
+        mode: the option that narrows what the target takes, for messages.
+        plugins: the registry in which targets that take the quantizer are looked for.
+    """
     kind = f"{quantizer.op} {quantizer.role}"
-    support = target.capabilities.quant.get(kind)
+    support = capabilities.quant.get(kind)
     place = str(quantizer.where)
-    takers = [other.name for other in others if takes(quantizer, other.capabilities)]
+    takers = [
+        name
+        for name, registered in (plugins or registry()).targets.items()
+        if name != target and takes(quantizer, registered.item.capabilities)
+    ]
+    reader = f"{target} with {mode}" if mode else target
     elsewhere = f", or export to a target that takes it ({', '.join(takers)})." if takers else "."
     if support is None:
         yield Refusal(
             where=place,
             op=quantizer.op,
             actual=f"the role {quantizer.role}",
-            constraint=f"{target.name} takes {', '.join(sorted(target.capabilities.quant)) or 'no quantizers'}",
+            constraint=f"{reader} takes {', '.join(sorted(capabilities.quant)) or 'no quantizers'}",
             fix=f"Use another quantizer here{elsewhere}",
         )
         return
@@ -162,7 +188,7 @@ def _refusals(quantizer: Quantizer, target: Target, others: list[Target]) -> Ite
             where=place,
             op=quantizer.op,
             actual=actual,
-            constraint=f"{target.name} supports {constraint} for {quantizer.role}s",
+            constraint=f"{reader} supports {constraint} for {_PLURALS[quantizer.role]}",
             fix=f"{remedy}{elsewhere}",
         )
 
