@@ -74,7 +74,7 @@ def run_check(request: ExportRequest) -> CheckReport:
 
         args, kwargs = draw_inputs(request.inputs, seed=request.seed)
         program = capture(request.load(), args, kwargs, dynamic_shapes=request.dynamic_shapes)
-        return check(program, request.target.name)
+        return check(program, request.target.name, options=request.options)
 
 
 def run_export(request: ExportRequest, output: Path, *, verify: bool) -> Exported:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
 from typing import Any
 
-from quant_core.errors import LoweringError, QuantError, UnknownNameError, did_you_mean
+from quant_core.errors import LoweringError, QuantError
 from quant_core.export.artifact import Artifact
 from quant_core.export.check import check
+from quant_core.export.options import check_options
 from quant_core.export.program import Program
-from quant_core.plugins import Registry, Target, load_attribute, registry
+from quant_core.plugins import Registry, registry
 
 
 def lower(program: Program, target: str, *, plugins: Registry | None = None, **options: Any) -> Artifact:
@@ -29,8 +28,8 @@ def lower(program: Program, target: str, *, plugins: Registry | None = None, **o
     """
     known = plugins or registry()
     registered = known.target(target)
-    check(program, target, plugins=known).raise_if_refused()
     exporter = check_options(registered.item, options)
+    check(program, target, plugins=known, options=options).raise_if_refused()
     try:
         artifact: Artifact = exporter(program, **options)
     except QuantError:
@@ -44,21 +43,3 @@ def lower(program: Program, target: str, *, plugins: Registry | None = None, **o
         ) from failure
     artifact.program = program
     return artifact
-
-
-def check_options(target: Target, options: Iterable[str]) -> Callable[..., Any]:
-    """The exporter of a target, which takes all of these options.
-
-    Raises:
-        UnknownNameError: for an option that it does not take.
-    """
-    exporter: Callable[..., Any] = load_attribute(target.exporter)
-    accepted = [name for name in inspect.signature(exporter).parameters if name != "program"]
-    for name in options:
-        if name not in accepted:
-            raise UnknownNameError(
-                f"target {target.name!r} has no option {name!r}",
-                why=f"its options are {', '.join(accepted) or 'none'}",
-                fix=did_you_mean(name, accepted),
-            )
-    return exporter

@@ -17,7 +17,8 @@ from quant_core.export.artifact import Artifact
 from quant_core.export.capture import capture
 from quant_core.export.eval_mode import in_eval_mode
 from quant_core.export.files import check_writable
-from quant_core.export.lower import check_options, lower
+from quant_core.export.lower import lower
+from quant_core.export.options import check_options
 from quant_core.export.program import Program
 from quant_core.export.verify import Verification, own_copy, verify
 from quant_core.plugins import Registry, registry

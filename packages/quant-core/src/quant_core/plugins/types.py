@@ -59,8 +59,8 @@ class Target(Entry):
         suffix: the usual end of its file names, such as ``.onnx``.
         capabilities: what it takes.
         runtime: the import name of the package that runs its artifacts; ``None`` when nothing can run them.
-        rules: a function ``(program) -> Iterable[Refusal | Note]`` for what the capabilities cannot say, such as what must stand
-            before what; ``None`` when they say it all.
+        rules: a function ``(program, **options) -> Iterable[Refusal | Note]`` for what the capabilities cannot say, such as what
+            must stand before what; it takes those options of the exporter that it names. ``None`` when they say it all.
     """
 
     exporter: str
