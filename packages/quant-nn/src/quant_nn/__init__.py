@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from quant_nn.convolution import QuantConv2d as QuantConv2d
     from quant_nn.convolution import QuantConv3d as QuantConv3d
     from quant_nn.embedding import QuantEmbedding as QuantEmbedding
+    from quant_nn.folding import Folding as Folding
+    from quant_nn.folding import fold_batch_norms as fold_batch_norms
     from quant_nn.hadamard import HadamardClassifier as HadamardClassifier
     from quant_nn.joining import QuantCat as QuantCat
     from quant_nn.joining import QuantEltwiseAdd as QuantEltwiseAdd
@@ -75,6 +77,7 @@ __getattr__, __dir__ = lazy_names(
         "BatchNorm2dToQuantScaleBias": "quant_nn.batch_norm",
         "ClampQuantAccumulator": "quant_nn.accumulator",
         "Conversion": "quant_nn.convert",
+        "Folding": "quant_nn.folding",
         "HadamardClassifier": "quant_nn.hadamard",
         "QuantActivation": "quant_nn.activation",
         "QuantCat": "quant_nn.joining",
@@ -110,6 +113,7 @@ __getattr__, __dir__ = lazy_names(
         "TruncAdaptiveAvgPool2d": "quant_nn.trunc_pooling",
         "TruncAvgPool2d": "quant_nn.trunc_pooling",
         "TruncQuantAccumulator": "quant_nn.accumulator",
+        "fold_batch_norms": "quant_nn.folding",
         "quantize": "quant_nn.convert",
         "read_rules": "quant_nn.convert",
         "write_rules": "quant_nn.convert",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
+from quant_core.errors import ConfigurationError
 from quant_core.quant import Int8WeightPerTensorFloat
 from quant_nn.quantizers import Quantizer
 from quant_nn.scale_bias import QuantScaleBias
@@ -52,6 +54,21 @@ class BatchNormToQuantScaleBias(QuantScaleBias):
         shape = self._shape_beside(self.axes[-1])
         super().__init__(num_features, True, *quantizers, shape, return_quant_tensor, device, dtype, **options)
         self.eps = eps
+
+    @staticmethod
+    def float_arguments(layer: nn.BatchNorm1d | nn.BatchNorm2d) -> dict[str, Any]:
+        """The arguments that make a layer of the same sizes as a float one, whose checkpoint it then loads.
+
+        Raises:
+            ConfigurationError: when the float layer has no statistics to compute with.
+        """
+        if layer.running_mean is None:
+            raise ConfigurationError(
+                "a batch normalization without running statistics has no factor and offset",
+                why="track_running_stats=False: it normalizes by the statistics of each batch",
+                fix="Exclude this layer with a rule, or train it with track_running_stats=True.",
+            )
+        return {"num_features": layer.num_features, "eps": layer.eps}
 
     def float_repr(self) -> str:
         """The options."""

@@ -105,7 +105,22 @@ def test_without_quantizers_the_layer_computes_what_the_float_one_does(name: str
 def test_every_registered_float_layer_is_among_these() -> None:
     """A new layer of the table joins this test."""
     own = [one.item for one in registry().layers.values() if one.distribution == "quant-nn"]
-    assert {entry.float_type.partition(":")[2] for entry in own} == {name.split()[0] for name in FLOATS}
+    merged = {"BatchNorm1d", "BatchNorm2d"}
+    assert {entry.float_type.partition(":")[2] for entry in own} == {name.split()[0] for name in FLOATS} | merged
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_batch_norm_becomes_what_it_computes_in_eval_mode(affine: bool) -> None:
+    """Its statistics end up in factor and offset, so that it has new parameters."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, eps=0.1, affine=affine))
+    x = torch.randn(8, 1, 6, 6)
+    net(x)
+    expected = net.eval()(x)
+    quantize(net, Rule(types="BatchNorm2d", options={"weight_quant": None}))
+    assert isinstance(net[1], qnn.BatchNorm2dToQuantScaleBias)
+    torch.testing.assert_close(net(x), expected)
+    assert [path for path, _ in net[1].named_parameters()] == ["weight", "bias"]
 
 
 def test_a_conversion_is_the_model_that_one_would_have_built() -> None:
@@ -245,7 +260,7 @@ def test_the_table_of_a_conversion() -> None:
         "2 layers replaced, 3 left as they are",
         "+  features.0               Conv2d -> QuantConv2d  rule 1: weight_bit_width=4",
         "+  features.2 (also again)  ReLU -> QuantReLU      rule 2: defaults",
-        "   features.1               BatchNorm2d            no quantized layer is registered for its type",
+        "   features.1               BatchNorm2d            no rule is for it",
         "   embed                    Embedding              no rule is for it",
         "   head                     Linear                 excluded by rule 3",
     ]

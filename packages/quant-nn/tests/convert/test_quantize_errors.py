@@ -18,7 +18,7 @@ W4 = Rule(types="Linear", options={"weight_bit_width": 4})
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.features = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm3d(4), nn.ReLU())
         self.head = nn.Linear(4, 2)
 
 
@@ -104,15 +104,15 @@ def test_a_rule_for_no_type() -> None:
 
 def test_a_rule_whose_names_and_types_do_not_meet() -> None:
     assert refused(UnknownNameError, Net(), [Rule(types="Linear", names="features")])[2] == (
-        "rule 1: names are for features.0 (torch.nn.Conv2d), features.1 (torch.nn.BatchNorm2d), features.2 (torch.nn.ReLU); "
+        "rule 1: names are for features.0 (torch.nn.Conv2d), features.1 (torch.nn.BatchNorm3d), features.2 (torch.nn.ReLU); "
         "types are for head; no layer is both"
     )
 
 
 def test_a_rule_for_layers_that_nothing_stands_for() -> None:
-    lines = refused(UnknownNameError, Net(), [Rule(types="BatchNorm2d", options={"weight_bit_width": 4})])
-    assert lines[2] == "rule 1: nothing is registered for the types of features.1 (torch.nn.BatchNorm2d)"
-    assert lines[3].startswith("Quantized layers are registered for Conv1d, Conv2d, ")
+    lines = refused(UnknownNameError, Net(), [Rule(types="BatchNorm3d", options={"weight_bit_width": 4})])
+    assert lines[2] == "rule 1: nothing is registered for the types of features.1 (torch.nn.BatchNorm3d)"
+    assert lines[3].startswith("Quantized layers are registered for BatchNorm1d, BatchNorm2d, Conv1d, ")
 
 
 def test_rules_that_contradict_each_other() -> None:
@@ -226,3 +226,13 @@ def test_a_rule_that_cannot_be(given: dict[str, Any], what: str, why: str) -> No
     with pytest.raises(ConfigurationError) as caught:
         Rule(**given)
     assert (caught.value.what, caught.value.why) == (what, why)
+
+
+def test_a_batch_norm_without_statistics() -> None:
+    net = nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False))
+    assert refused(ConfigurationError, net, Rule(types="BatchNorm1d")) == [
+        "a batch normalization without running statistics has no factor and offset",
+        "at 0, by rule 1",
+        "track_running_stats=False: it normalizes by the statistics of each batch",
+        "Exclude this layer with a rule, or train it with track_running_stats=True.",
+    ]
