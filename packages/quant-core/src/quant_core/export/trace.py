@@ -147,10 +147,12 @@ class Walk(fx.Interpreter):
         quantizer = self.quantizers[n.name]
         scale = quantizer.scale
         assert scale is not None  # a trace holds constant grids only
-        steps = (ours - theirs).abs() / scale
+        step = scale if quantizer.float_format is None else quantizer.step_at(torch.maximum(ours.abs(), theirs.abs()))
+        steps = (ours - theirs).abs() / step
         ties = torch.zeros_like(ours, dtype=torch.bool)
         if quantizer.role == "activation":
-            ties = (steps > 0.5) & (steps < 1.5) & _on_border(quantizer, x)
+            neighbour = 2 if quantizer.op == "quant::binary" else 1  # −1 and 1 are two steps apart
+            ties = (steps > 0.5) & (steps < neighbour + 0.5) & _on_border(quantizer, x, n)
         wrong = ~(steps <= 0.5) & ~ties  # NaN is never equal
         if bool(wrong.any()):
             difference = float((ours - theirs).abs()[wrong].max())
@@ -210,12 +212,15 @@ def _near(ours: Tensor, theirs: Tensor) -> bool:
     return difference <= _FLOAT_RELATIVE * size
 
 
-def _on_border(quantizer: Quantizer, x: Tensor) -> Tensor:
+def _on_border(quantizer: Quantizer, x: Tensor, n: fx.Node) -> Tensor:
     """Whether a value lies so near to the border between two levels that the order of additions decides its side."""
     assert quantizer.scale is not None  # as above
     assert quantizer.zero_point is not None
     if quantizer.op == "quant::binary":
         return x.abs() <= _TIE_DISTANCE * quantizer.scale
-    level = x / quantizer.scale + quantizer.zero_point
+    if quantizer.op == "quant::ternary":
+        threshold: Any = n.kwargs["threshold"]
+        return (x.abs() / quantizer.scale - threshold).abs() <= _TIE_DISTANCE
+    level = x / quantizer.step_at(x) if quantizer.float_format else x / quantizer.scale + quantizer.zero_point
     border = torch.floor(level) + 0.5 if quantizer.rounding_mode in _TO_NEAREST else torch.round(level)
     return (level - border).abs() <= _TIE_DISTANCE + _TIE_RELATIVE * level.abs()

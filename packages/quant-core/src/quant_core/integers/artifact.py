@@ -101,8 +101,8 @@ class IntegerNetwork:
         Raises:
             InputError: when there are more or fewer inputs than the network has.
         """
-        names = {step.name for step in self.plan.steps}
-        return {name: value for name, value in run_plan(self.plan, inputs).items() if name in names}
+        found, given = run_plan(self.plan, inputs), {entry["name"] for entry in self.plan.inputs}
+        return {name: value for name, value in found.items() if name not in given and not value.is_floating_point()}
 
 
 def load(path: str | Path) -> IntegerNetwork:

@@ -113,13 +113,9 @@ class Bench:
 
     def aten(self, node: fx.Node, carried: Carried, given: dict[str, Any]) -> Carried:
         """Add an operation of torch as it is, with other arguments in the place of some; the result has this grid and range."""
-        target: Any = node.target
-        arguments: dict[str, Any] = {}
-        names = [argument.name for argument in target._schema.arguments]
-        for name, argument in [*zip(names, node.args, strict=False), *node.kwargs.items()]:
-            if name not in given:
-                arguments[name] = self._argument(argument)
-        result = self.step(node, str(target), arguments | given, carried.least, carried.most)
+        others = {name: argument for name, argument in named_arguments(node).items() if name not in given}
+        arguments = {name: self._argument(argument) for name, argument in others.items()}
+        result = self.step(node, str(node.target), arguments | given, carried.least, carried.most)
         return replace(carried, source=result, is_array=False)
 
     def _argument(self, argument: Any) -> Any:
@@ -212,6 +208,13 @@ class Bench:
 def reference(carried: Carried) -> dict[str, str]:
     """A reference to the integers of a value."""
     return {"array" if carried.is_array else "value": carried.source}
+
+
+def named_arguments(node: fx.Node) -> dict[str, Any]:
+    """The arguments of an operation of torch by their names."""
+    target: Any = node.target
+    names = [argument.name for argument in target._schema.arguments]
+    return dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
 
 
 def _repeated(column: Sequence[Any], count: int) -> Sequence[Any]:

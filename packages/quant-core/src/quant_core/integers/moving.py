@@ -1,8 +1,7 @@
-"""Operations on integers that are no products: sums, joins, moves, choices, pools, bounds."""
+"""Operations on integers that are no sums of products: moves, choices, joins, sums, factors, bounds."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -12,7 +11,7 @@ from typing import Any, Final
 import torch
 from torch import fx
 
-from quant_core.integers.bench import Bench, Cannot, Pending, Raw, reference
+from quant_core.integers.bench import Bench, Cannot, Raw, named_arguments, reference
 from quant_core.integers.capabilities import (
     BOUNDS,
     CHOICES,
@@ -24,9 +23,10 @@ from quant_core.integers.capabilities import (
     TOTALS,
     WINDOWS,
 )
-from quant_core.integers.carried import Carried, float32_of, number
+from quant_core.integers.carried import Carried, number
 from quant_core.integers.multiplying import lower_elementwise_product, lower_matrix_product
-from quant_core.integers.quantizing import scaled
+from quant_core.integers.pooling import average, average_windows
+from quant_core.integers.tables import tabulate
 
 Rule = Callable[[Bench, fx.Node], None]
 _aten = torch.ops.aten
@@ -59,8 +59,7 @@ def choose(bench: Bench, node: fx.Node) -> None:
 def pad(bench: Bench, node: fx.Node) -> None:
     """Around zeros stand those of the grid: the zero-point."""
     held = bench.plain(node, bench.carried(node.args[0]))
-    schema: Any = node.target
-    given = dict(zip([a.name for a in schema._schema.arguments], node.args, strict=False)) | dict(node.kwargs)
+    given = named_arguments(node)
     if given.get("mode", "constant") == "constant" and given.get("value") not in (None, 0, 0.0):
         raise Cannot(
             f"padding with {given['value']}",
@@ -129,7 +128,10 @@ def _scale(bench: Bench, node: fx.Node, factor: Fraction) -> None:
             "integers multiplies scales by positive numbers",
             "Put the sign into the weight of the layer before.",
         )
-    bench.known[node] = scaled(bench.carried(node.args[0]), factor)
+    held = bench.carried(node.args[0])
+    low, high = (None if bound is None else bound * factor for bound in held.between)
+    scale, offset = (tuple(x * factor for x in column) for column in (held.scale, held.offset))
+    bench.known[node] = replace(held, scale=scale, offset=offset, between=(low, high))
 
 
 def bound(bench: Bench, node: fx.Node) -> None:
@@ -152,106 +154,10 @@ def _bounds(node: fx.Node) -> tuple[Fraction | None, Fraction | None]:
         return Fraction(0), None
     if node.target is _aten.relu6.default:
         return Fraction(0), Fraction(6)
-    schema: Any = node.target
-    names = [argument.name for argument in schema._schema.arguments]
-    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    given = named_arguments(node)
     if node.target in (_aten.hardtanh.default, _aten.hardtanh_.default):
         return number(given.get("min_val", -1)), number(given.get("max_val", 1))
     return number(given.get("min")), number(given.get("max"))
-
-
-def tabulate(bench: Bench, node: fx.Node) -> None:
-    """A function of one value: the next quantizer puts all its results in a table."""
-    operand: Any = node.args[0]
-    known = bench.known.get(operand)
-    if isinstance(known, Pending):
-        bench.known[node] = replace(known, functions=(*known.functions, node))
-    else:
-        bench.known[node] = Pending(origin=bench.plain(node, bench.carried(operand)), functions=(node,))
-
-
-def average_windows(bench: Bench, node: fx.Node) -> None:
-    """The mean of ``n`` integers is their sum at ``1 / n`` of the scale."""
-    schema: Any = node.target
-    names = [argument.name for argument in schema._schema.arguments]
-    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-    width = 1 if "1d" in str(node.target) else 2
-    kernel, stride, padding = _windows(node, given, width)
-    operand: Any = node.args[0]
-    held = bench.plain(node, bench.carried(operand))
-    if held.zero_point != (0,) and any(padding):
-        held = bench.in_units_of(node, held, held.scale[0])
-    flat = [1] * (2 - width)
-    sizes = {"kernel_size": flat + kernel, "stride": flat + stride, "padding": [0] * (2 - width) + padding}
-    count = given.get("divisor_override") or math.prod(kernel)
-    _averaged(bench, node, held, "sum_pool2d", sizes, terms=math.prod(kernel), count=count)
-
-
-def average(bench: Bench, node: fx.Node) -> None:
-    """The mean or the sum along axes."""
-    operand: Any = node.args[0]
-    held = bench.plain(node, bench.carried(operand))
-    shape = operand.meta["val"].shape
-    schema: Any = node.target
-    names = [argument.name for argument in schema._schema.arguments]
-    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-    axes: Any = given.get("dim")
-    axes = list(range(len(shape))) if axes is None else list(axes)
-    terms = math.prod(_fixed(shape[axis]) for axis in axes)
-    options = {"dim": axes, "keepdim": bool(given.get("keepdim", False))}
-    count = terms if "mean" in str(node.target) else 1
-    _averaged(bench, node, held, "total", options, terms=terms, count=count)
-
-
-def _averaged(
-    bench: Bench, node: fx.Node, held: Carried, op: str, options: dict[str, Any], *, terms: int, count: int
-) -> None:
-    exact = held.scale[0] / count
-    scale = float32_of(exact) if held.scale[0] == float32_of(held.scale[0]) else exact
-    low, high = sorted((held.least * terms, held.most * terms))
-    low, high = (min(0, low), max(0, high)) if any(options.get("padding", ())) else (low, high)
-    zero = held.zero_point[0] * terms
-    result = Carried(source="", scale=(scale,), zero_point=(zero,), low=(low,), high=(high,))
-    source = bench.step(node, op, {"input": reference(held)} | options, low, high)
-    bench.known[node] = replace(result, source=source)
-
-
-def _windows(node: fx.Node, given: dict[str, Any], width: int) -> tuple[list[int], list[int], list[int]]:
-    operand: Any = node.args[0]
-    if "adaptive" in str(node.target):
-        sizes = [_fixed(size) for size in operand.meta["val"].shape[-width:]]
-        wanted = [_fixed(size) for size in node.meta["val"].shape[-width:]]
-        if any(size % part for size, part in zip(sizes, wanted, strict=True)):
-            raise Cannot(
-                f"windows of different sizes ({'x'.join(map(str, sizes))} to {'x'.join(map(str, wanted))})",
-                "integers averages windows of one size",
-                "Use an output size that divides the input.",
-            )
-        kernel = [size // part for size, part in zip(sizes, wanted, strict=True)]
-        return kernel, kernel, [0] * width
-    kernel = _listed(given["kernel_size"], width)
-    stride = _listed(given.get("stride") or kernel, width)
-    padding = _listed(given.get("padding", 0), width)
-    if given.get("ceil_mode") or (any(padding) and given.get("count_include_pad") is False):
-        raise Cannot(
-            "windows that hold different numbers of elements",
-            "integers averages windows of one size",
-            "Use no ceil_mode, and padding that is counted.",
-        )
-    return kernel, stride, padding
-
-
-def _listed(size: Any, width: int) -> list[int]:
-    sizes = list(size) if isinstance(size, list | tuple) else [size]
-    return sizes * width if len(sizes) == 1 else sizes
-
-
-def _fixed(size: Any) -> int:
-    if isinstance(size, int):
-        return size
-    raise Cannot(
-        "an average over a size that varies", "integers divides by a fixed number", "Leave dynamic_shapes out."
-    )
 
 
 def look_up_rows(bench: Bench, node: fx.Node) -> None:

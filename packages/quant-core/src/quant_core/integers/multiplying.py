@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import fx
 
 from quant_core.export.products import TRANSPOSED, Product
 from quant_core.export.ranges import sums_of_products
-from quant_core.integers.bench import Bench, Cannot, reference
+from quant_core.integers.bench import Bench, Cannot, named_arguments, reference
 from quant_core.integers.carried import Carried, along, float32_of, fractions
-
-_aten = torch.ops.aten
-_WITHOUT_BIAS: Final = (_aten.matmul.default, _aten.mm.default)
 
 
 def lower_product(bench: Bench, found: Product) -> None:
@@ -23,9 +21,8 @@ def lower_product(bench: Bench, found: Product) -> None:
     x, weight = bench.plain(node, bench.carried(found.x)), bench.carried(found.weight)
     lows, highs = _ranges(bench, found, x, weight)
     scale = _scale(found, x, weight)
-    schema = [argument.name for argument in node.target._schema.arguments]
-    arguments = dict(zip(schema, node.args, strict=False)) | dict(node.kwargs)
-    data, constant = schema[:2]
+    arguments = named_arguments(node)
+    data, constant = list(arguments)[:2]
     arguments |= {data: reference(x), constant: reference(weight)}
     zero_points = {}
     if x.zero_point != (0,):
@@ -40,8 +37,6 @@ def lower_product(bench: Bench, found: Product) -> None:
             integers = bench.plan.arrays[added.source].flatten().tolist()
             lows = [low + one for low, one in zip(lows, integers, strict=True)]
             highs = [high + one for high, one in zip(highs, integers, strict=True)]
-    elif node.target in _WITHOUT_BIAS:
-        arguments.pop("bias", None)
     arguments = {name: _listed(argument) for name, argument in arguments.items()}
     if zero_points:
         arguments["zero_points"] = zero_points
@@ -56,7 +51,7 @@ def lower_product(bench: Bench, found: Product) -> None:
     source = bench.step(node, str(node.target), arguments, held.least, held.most)
     part = bench.program.where(node).part
     bench.array(part("accumulator_scale"), along([float(one) for one in scale], held.axis, torch.float64))
-    bench.known[node] = Carried(**(vars(held) | {"source": source}))
+    bench.known[node] = replace(held, source=source)
 
 
 def lower_matrix_product(bench: Bench, node: fx.Node) -> None:
@@ -80,8 +75,7 @@ def lower_elementwise_product(bench: Bench, node: fx.Node) -> None:
 
 
 def _multiply(bench: Bench, node: fx.Node, one: Carried, other: Carried, terms: int) -> None:
-    target: Any = node.target
-    names = [argument.name for argument in target._schema.arguments][:2]
+    names = list(named_arguments(node))[:2]
     corners = [a * b * terms for a in one.from_zero for b in other.from_zero]
     arguments: dict[str, Any] = {name: reference(held) for name, held in zip(names, (one, other), strict=True)}
     arguments["zero_points"] = {
@@ -89,8 +83,8 @@ def _multiply(bench: Bench, node: fx.Node, one: Carried, other: Carried, terms: 
     }
     scale = (_rounded(one.scale[0], other.scale[0]),)
     held = Carried(source="", scale=scale, low=(min(corners),), high=(max(corners),))
-    source = bench.step(node, str(target), arguments, held.least, held.most)
-    bench.known[node] = Carried(**(vars(held) | {"source": source}))
+    source = bench.step(node, str(node.target), arguments, held.least, held.most)
+    bench.known[node] = replace(held, source=source)
 
 
 def _ranges(bench: Bench, found: Product, x: Carried, weight: Carried) -> tuple[list[int], list[int]]:

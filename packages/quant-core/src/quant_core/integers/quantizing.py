@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Final
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from quant_core.export.program import Quantizer
 from quant_core.export.ranges import bounds
 from quant_core.integers.bench import Bench, Cannot, Pending, Raw, Silent, reference
 from quant_core.integers.carried import Carried, along, fractions, whole_numbers
+from quant_core.integers.grid import axis_of, bits_of, grid_of
 from quant_core.integers.rescaling import rescaling, round_fraction
-from quant_core.ops.integer import quantize_levels
+from quant_core.integers.tables import look_up_results
 
-_TABLE: Final = 2**16
 _SAME_SCALE: Final = 1e-6
 
 
@@ -27,13 +26,13 @@ def lower_constant(bench: Bench, node: fx.Node) -> None:
     assert quantizer.bit_width is not None
     stored: Any = node.args[0]
     base = bench.names[stored.name]
-    scale, zero_point = _grid(quantizer)
+    scale, zero_point = grid_of(quantizer)
     source = bench.array(base, quantizer.integers)["array"]
     bench.array(f"{base}_scale", scale)
     bench.array(f"{base}_zero_point", zero_point.to(torch.int64))
     bench.array(f"{base}_bit_width", torch.tensor(int(quantizer.bit_width)))
     low, high = bounds(quantizer)
-    axis = _axis(quantizer)
+    axis = axis_of(quantizer)
     if axis is None and max(scale.numel(), zero_point.numel()) > 1:
         raise Cannot(
             "a scale for each group",
@@ -62,7 +61,7 @@ def lower_activation(bench: Bench, node: fx.Node) -> None:
             "integers takes float32, and converting would move values across rounding borders",
             "Convert the model and its inputs first: model.float(), x.float().",
         )
-    scale, zero_point = _grid(quantizer)
+    scale, zero_point = grid_of(quantizer)
     part, (low, high) = quantizer.where.part, bounds(quantizer)
     bench.array(part("scale"), scale)
     bench.array(part("zero_point"), zero_point.to(torch.int64))
@@ -72,14 +71,14 @@ def lower_activation(bench: Bench, node: fx.Node) -> None:
     if isinstance(known, Raw):
         name = _of_floats(bench, node, quantizer, known)
     elif isinstance(known, Pending):
-        name = _of_table(bench, node, quantizer, known)
+        name = look_up_results(bench, node, quantizer, known)
     else:
         name = _of_integers(bench, node, quantizer, bench.carried(operand))
     bench.known[node] = Carried(
         source=name,
         scale=fractions(scale),
         zero_point=whole_numbers(zero_point),
-        axis=_axis(quantizer),
+        axis=axis_of(quantizer),
         low=(low,),
         high=(high,),
     )
@@ -88,8 +87,8 @@ def lower_activation(bench: Bench, node: fx.Node) -> None:
 def _of_floats(bench: Bench, node: fx.Node, quantizer: Quantizer, raw: Raw) -> str:
     """The model's own function; here floats become integers."""
     part, given = quantizer.where.part, {"value": raw.source}
-    scale, zero_point = _grid(quantizer)
-    (low, high), bits = bounds(quantizer), _bits(quantizer)
+    scale, zero_point = grid_of(quantizer)
+    (low, high), bits = bounds(quantizer), bits_of(quantizer)
     reference_of_scale = bench.array(part("scale"), scale)
     if quantizer.op == "quant::binary":
         return bench.step(node, "binarize", {"input": given}, low, high, **bits)
@@ -127,12 +126,12 @@ def _of_integers(bench: Bench, node: fx.Node, quantizer: Quantizer, held: Carrie
     ranges = [(_at(held.low, index), _at(held.high, index)) for index in range(count)]
     factors, offsets = zip(*rows, strict=True)
     arguments = {"input": reference(held)} | _numbers(bench, quantizer, factors, offsets, ranges, axis)
-    (low, high), bits = bounds(quantizer), _bits(quantizer)
+    (low, high), bits = bounds(quantizer), bits_of(quantizer)
     if quantizer.op != "quant::int":
         op = "rescale_sign" if quantizer.op == "quant::binary" else "rescale_ternary"
         return bench.step(node, op, arguments, low, high, **bits)
     limits = [_limits(held, quantizer, step, zero, (low, high)) for step, zero in _pairs(steps, zero_points)]
-    own_axis = _axis(quantizer)
+    own_axis = axis_of(quantizer)
     for word, column in zip(("low", "high"), zip(*limits, strict=True), strict=True):
         same = len(set(column)) == 1
         tensor = along(column, own_axis, torch.int64)
@@ -166,36 +165,13 @@ def _truncated(bench: Bench, node: fx.Node, quantizer: Quantizer, held: Carried)
             "integers truncates what is on the grid that the truncation was told",
             "Pass it the quantized tensor of the layer before, unchanged.",
         )
-    (low, high), zero = bounds(quantizer), int(_grid(quantizer)[1].reshape(()))
+    (low, high), zero = bounds(quantizer), int(grid_of(quantizer)[1].reshape(()))
     part = Fraction(1, 2) ** round(torch.log2(output / scale).item())
     factors, offsets = [part], [(zero - plain.zero_point[0]) * part]
     ranges = [(plain.least, plain.most)]
     arguments = {"input": reference(plain)} | _numbers(bench, quantizer, factors, offsets, ranges, None)
     arguments |= {"rounding_mode": quantizer.rounding_mode, "low": low, "high": high}
-    return bench.step(node, "rescale", arguments, low, high, **_bits(quantizer))
-
-
-def _of_table(bench: Bench, node: fx.Node, quantizer: Quantizer, pending: Pending) -> str:
-    """All results that there can be, computed as the model does."""
-    held = pending.origin
-    count = held.most - held.least + 1
-    scale, zero_point = _grid(quantizer)
-    if quantizer.op != "quant::int" or scale.numel() > 1 or zero_point.numel() > 1 or count > _TABLE:
-        raise Cannot(
-            f"{pending.functions[-1].target} of {count} different integers",
-            f"integers makes a table of such a function, of at most {_TABLE} integers and with one scale",
-            "Quantize what the function takes per tensor and to 16 bits or fewer.",
-        )
-    integers = torch.arange(held.least, held.most + 1)
-    x = (integers - held.zero_point[0]).to(torch.float32) * torch.tensor(float(held.scale[0]))
-    for function in pending.functions:
-        operation: Any = function.target
-        x = operation(x, *function.args[1:], **function.kwargs)
-    low, high = bounds(quantizer)
-    levels = quantize_levels(x, scale, zero_point, float(low), float(high), quantizer.rounding_mode)
-    table = bench.array(quantizer.where.part("table"), levels.to(torch.int64))
-    arguments = {"input": reference(held), "table": table, "low": held.least}
-    return bench.step(node, "look_up", arguments, low, high, **_bits(quantizer))
+    return bench.step(node, "rescale", arguments, low, high, **bits_of(quantizer))
 
 
 def _numbers(
@@ -212,7 +188,7 @@ def _numbers(
 
 def _steps(quantizer: Quantizer, node: fx.Node) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]]:
     """What a value is divided by, and what is added then."""
-    scale, zero_point = _grid(quantizer)
+    scale, zero_point = grid_of(quantizer)
     if quantizer.op == "quant::binary":
         return (Fraction(1),), (Fraction(0),)  # only the sign matters
     if quantizer.op == "quant::ternary":
@@ -235,7 +211,7 @@ def _limits(
 
 
 def _common_axis(held: Carried, quantizer: Quantizer) -> int | None:
-    own, theirs = held.axis, _axis(quantizer)
+    own, theirs = held.axis, axis_of(quantizer)
     if own is not None and theirs is not None and own != theirs:
         raise Cannot(
             f"a scale for each element of axis {theirs} where its operand has one for each of axis {own}",
@@ -245,35 +221,9 @@ def _common_axis(held: Carried, quantizer: Quantizer) -> int | None:
     return theirs if own is None else own
 
 
-def _axis(quantizer: Quantizer) -> int | None:
-    """The axis of the channels, counted from the end."""
-    return None if quantizer.axis is None else quantizer.axis - len(quantizer.shape)
-
-
-def _grid(quantizer: Quantizer) -> tuple[Tensor, Tensor]:
-    scale, zero_point = quantizer.scale, quantizer.zero_point
-    assert scale is not None  # constant, as was checked
-    assert zero_point is not None
-    if zero_point.numel() > 1 and not bool(torch.any(zero_point != zero_point.flatten()[0])):
-        zero_point = zero_point.flatten()[0]
-    return scale.detach(), zero_point.detach()
-
-
-def _bits(quantizer: Quantizer) -> dict[str, Any]:
-    assert quantizer.bit_width is not None
-    return {"bits": int(quantizer.bit_width), "signed": quantizer.signed}
-
-
 def _at(column: tuple[Any, ...], index: int) -> Any:
     return column[index] if len(column) > 1 else column[0]
 
 
 def _pairs(one: tuple[Any, ...], other: tuple[Any, ...]) -> list[tuple[Any, Any]]:
     return [(_at(one, index), _at(other, index)) for index in range(max(len(one), len(other)))]
-
-
-def scaled(carried: Carried, factor: Fraction) -> Carried:
-    """The value times a positive number: the same integers on another grid."""
-    low, high = (None if bound is None else bound * factor for bound in carried.between)
-    scale = tuple(number * factor for number in carried.scale)
-    return replace(carried, scale=scale, offset=tuple(x * factor for x in carried.offset), between=(low, high))
