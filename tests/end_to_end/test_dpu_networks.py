@@ -222,8 +222,8 @@ def test_the_network_of_the_tutorial_runs_as_written(
     ]
     assert [node.name for node in model.graph.node][:3] == ["conv1/Conv", "relu1/Relu", "MaxPool"]
     report = check(capture(dpu_lenet, (images[:1],)), target)
-    assert [note.what.partition(" by")[0] for note in report.notes] == [
-        "6 quantizers round values halfway between two steps"
+    assert [note.what.partition(",")[0] for note in report.notes] == [
+        "values halfway between two steps are rounded by ROUND in 6 of 6 quantizers"
     ]
 
 

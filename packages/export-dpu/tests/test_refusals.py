@@ -480,11 +480,15 @@ def test_a_rounding_that_is_not_that_of_the_dpu_is_noted() -> None:
     found = report(net)
     assert found.ok
     assert [str(note) for note in found.notes] == [
-        "1 quantizers round values halfway between two steps by ROUND, the DPU by its own rule: such values may differ by one "
-        "step. Set rounding_mode='DPU' on them to train with what the hardware computes\n"
+        "values halfway between two steps are rounded by ROUND in 1 of 2 quantizers, and by DPU on the DPU: they may differ by one "
+        "step. Set rounding_mode='DPU' on these quantizers to train with what the hardware computes\n"
         "  at 2.act_quant (quant_nn.QuantReLU)"
     ]
     assert report(conv()).notes == ()
+    with_option = check(capture(conv().eval(), (IMAGE,)), "dpuv2", options={"rounding_mode": "HALF_UP"}, plugins=ALONE)
+    assert [note.what.partition(":")[0] for note in with_option.notes] == [
+        "values halfway between two steps are rounded by DPU in 2 of 2 quantizers, and by HALF_UP on the DPU"
+    ]
 
 
 def test_a_relu_that_rounds_again_is_noted() -> None:

@@ -104,23 +104,25 @@ def _check_outputs(reading: Reading) -> None:
             )
 
 
-def rules_of_dpuv1(program: Program) -> Iterable[Refusal | Note]:
+def rules_of_dpuv1(program: Program, rounding_mode: str = "DPU") -> Iterable[Refusal | Note]:
     """What DPUv1 cannot take beyond what its capabilities say."""
-    return _rules(program, "dpuv1", pads_apart=False)
+    return _rules(program, "dpuv1", rounding_mode, pads_apart=False)
 
 
-def rules_of_dpuv2(program: Program) -> Iterable[Refusal | Note]:
+def rules_of_dpuv2(program: Program, rounding_mode: str = "DPU") -> Iterable[Refusal | Note]:
     """What DPUv2 cannot take beyond what its capabilities say."""
-    return _rules(program, "dpuv2", pads_apart=True)
+    return _rules(program, "dpuv2", rounding_mode, pads_apart=True)
 
 
-def _rules(program: Program, target: str, pads_apart: bool) -> Iterator[Refusal | Note]:
+def _rules(program: Program, target: str, rounding_mode: str, *, pads_apart: bool) -> Iterator[Refusal | Note]:
     yield from read(program, target, pads_apart).findings
-    others = [q for q in program.quantizers if q.role == "activation" and q.rounding_mode != "DPU"]
+    activations = [quantizer for quantizer in program.quantizers if quantizer.role == "activation"]
+    others = [quantizer for quantizer in activations if quantizer.rounding_mode != rounding_mode]
     if others:
         modes = " and ".join(sorted({quantizer.rounding_mode for quantizer in others}))
         yield Note(
             where=str(others[0].where),
-            what=f"{len(others)} quantizers round values halfway between two steps by {modes}, the DPU by its own rule: such "
-            "values may differ by one step. Set rounding_mode='DPU' on them to train with what the hardware computes",
+            what=f"values halfway between two steps are rounded by {modes} in {len(others)} of {len(activations)} quantizers, and by "
+            f"{rounding_mode} on the DPU: they may differ by one step. Set rounding_mode={rounding_mode!r} on these quantizers to "
+            "train with what the hardware computes",
         )
