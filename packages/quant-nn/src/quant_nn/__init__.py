@@ -30,10 +30,13 @@ if TYPE_CHECKING:
     from quant_nn.attention_multihead import QuantMultiheadAttention as QuantMultiheadAttention
     from quant_nn.batch_norm import BatchNorm1dToQuantScaleBias as BatchNorm1dToQuantScaleBias
     from quant_nn.batch_norm import BatchNorm2dToQuantScaleBias as BatchNorm2dToQuantScaleBias
+    from quant_nn.calibration import calibrate as calibrate
+    from quant_nn.convert import RECIPES as RECIPES
     from quant_nn.convert import Conversion as Conversion
     from quant_nn.convert import Rule as Rule
     from quant_nn.convert import quantize as quantize
     from quant_nn.convert import read_rules as read_rules
+    from quant_nn.convert import recipe as recipe
     from quant_nn.convert import write_rules as write_rules
     from quant_nn.convolution import QuantConv as QuantConv
     from quant_nn.convolution import QuantConv1d as QuantConv1d
@@ -108,14 +111,17 @@ __getattr__, __dir__ = lazy_names(
         "QuantUpsamplingBilinear2d": "quant_nn.upsampling",
         "QuantUpsamplingNearest2d": "quant_nn.upsampling",
         "QuantWeightLayer": "quant_nn.weight_layer",
+        "RECIPES": "quant_nn.convert",
         "Rule": "quant_nn.convert",
         "ScaleBias": "quant_nn.scale_bias",
         "TruncAdaptiveAvgPool2d": "quant_nn.trunc_pooling",
         "TruncAvgPool2d": "quant_nn.trunc_pooling",
         "TruncQuantAccumulator": "quant_nn.accumulator",
+        "calibrate": "quant_nn.calibration",
         "fold_batch_norms": "quant_nn.folding",
         "quantize": "quant_nn.convert",
         "read_rules": "quant_nn.convert",
+        "recipe": "quant_nn.convert",
         "write_rules": "quant_nn.convert",
     },
 )

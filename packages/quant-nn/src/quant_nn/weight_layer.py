@@ -46,6 +46,10 @@ class QuantWeightLayer(QuantLayer):
         return_quant_tensor: bool,
         options: dict[str, Any],
     ) -> None:
+        if "quant_desc_input" in options or "quant_desc_weight" in options:
+            from quant_nn.toolkit.in_layers import described  # few layers are described so
+
+            weight_quant, input_quant = described(self, options, weight_quant, input_quant)
         biased = self._bias() is not None
         if not biased:
             bias_quant = None

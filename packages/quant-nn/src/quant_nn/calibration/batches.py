@@ -1,0 +1,103 @@
+"""Handing batches of any form to a model, with a progress bar."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from quant_core.errors import InputError
+
+Forward = Callable[[nn.Module, Any], Any]
+"""How a batch is handed to a model."""
+
+
+def run(model: nn.Module, batch: Any) -> Any:
+    """Call a model with a batch: a tensor; a tuple or list of arguments; a mapping of keywords.
+
+    Of a tuple that has more elements than the model takes, such as images with their labels, the first ones are handed over.
+
+    Raises:
+        InputError: when the model has no argument of a keyword, or is on another device than the batch.
+
+    >>> run(nn.ReLU(), (torch.tensor([-1.0]), "label"))
+    tensor([0.])
+    """
+    _check_devices(model, batch)
+    if isinstance(batch, Mapping):
+        _check_keywords(model, batch)
+        return model(**batch)
+    if isinstance(batch, (tuple, list)):
+        return model(*batch[: _most_arguments(model)])
+    return model(batch)
+
+
+def progressing(data: Iterable[Any], what: str, progress: bool | None) -> Iterator[Any]:
+    """The batches, with a progress bar on standard error.
+
+    Args:
+        data: any iterable.
+        what: what is being done.
+        progress: whether there is a bar; ``None`` for one where standard error is a terminal.
+    """
+    console = Console(stderr=True)
+    shown = console.is_terminal if progress is None else progress
+    total = len(data) if isinstance(data, Sized) else None
+    yield from track(data, what, total=total, console=console, transient=True, disable=not shown)
+
+
+def no_data(where: str) -> InputError:
+    """The data has no batches."""
+    return InputError(
+        "there is no data",
+        where=where,
+        why="the iterable ended before its first batch",
+        fix="Give a list or a DataLoader; a generator that was used before is empty.",
+    )
+
+
+def _most_arguments(model: nn.Module) -> int | None:
+    """How many positional arguments a model takes; ``None`` for any number."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return None
+    return sum(
+        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD) for parameter in parameters
+    )
+
+
+def _check_keywords(model: nn.Module, batch: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(model.forward).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    unknown = [key for key in batch if key not in parameters]
+    if unknown:
+        raise InputError(
+            f"the model has no argument {unknown[0]!r}",
+            where=type(model).__name__,
+            why=f"a batch that is a mapping holds keywords, and the model takes {', '.join(parameters)}",
+            fix="Take other keys out of the batches, or pass forward=lambda model, batch: …",
+        )
+
+
+def _check_devices(model: nn.Module, batch: Any) -> None:
+    known = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    found = {leaf.device for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor)}
+    stray = found - known
+    if known and stray:
+        raise InputError(
+            f"a batch on {_listed(stray)} does not fit a model on {_listed(known)}",
+            where=type(model).__name__,
+            why="a model computes where its parameters are",
+            fix="Move one of them: model.to(device), or batch.to(device) for each batch.",
+        )
+
+
+def _listed(devices: set[torch.device]) -> str:
+    return " and ".join(sorted(str(device) for device in devices))
