@@ -480,8 +480,8 @@ def test_a_rounding_that_is_not_that_of_the_dpu_is_noted() -> None:
     found = report(net)
     assert found.ok
     assert [str(note) for note in found.notes] == [
-        "values halfway between two steps are rounded by ROUND in 1 of 2 quantizers, and by DPU on the DPU: they may differ by one "
-        "step. Set rounding_mode='DPU' on these quantizers to train with what the hardware computes\n"
+        "values halfway between two steps are rounded by ROUND in 1 of 2 quantizers, and by DPU on the DPU: they may differ by "
+        "one step. Set rounding_mode='DPU' on these quantizers to train with what the hardware computes\n"
         "  at 2.act_quant (quant_nn.QuantReLU)"
     ]
     assert report(conv()).notes == ()

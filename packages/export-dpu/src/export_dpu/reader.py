@@ -122,7 +122,7 @@ def _rules(program: Program, target: str, rounding_mode: str, *, pads_apart: boo
         modes = " and ".join(sorted({quantizer.rounding_mode for quantizer in others}))
         yield Note(
             where=str(others[0].where),
-            what=f"values halfway between two steps are rounded by {modes} in {len(others)} of {len(activations)} quantizers, and by "
-            f"{rounding_mode} on the DPU: they may differ by one step. Set rounding_mode={rounding_mode!r} on these quantizers to "
-            "train with what the hardware computes",
+            what=f"values halfway between two steps are rounded by {modes} in {len(others)} of {len(activations)} quantizers, "
+            f"and by {rounding_mode} on the DPU: they may differ by one step. Set rounding_mode={rounding_mode!r} on these "
+            "quantizers to train with what the hardware computes",
         )
