@@ -85,6 +85,14 @@ def quant_quantizers() -> Iterable[Quantizer]:
     yield _quantizer("Uint8ActPerTensorFixedPointMSE", "unsigned activations, the best scale that is a power of two")
     yield _quantizer("ShiftedUint8ActPerTensorFixedPoint", "unsigned activations with a zero-point, power-of-two scale")
     yield _quantizer("ShiftedUint8ActPerTensorFixedPointMSE", "the same, starting from the smallest squared error")
+    for code, bits in (("e4m3", "4 exponent and 3 mantissa bits"), ("e5m2", "5 exponent and 2 mantissa bits")):
+        for family, codes in (("", ""), ("OCP", ", Open Compute Project"), ("FNUZ", ", larger bias")):
+            name = f"Fp8{code}{family}"
+            yield _quantizer(f"{name}Weight", f"weights of {bits}{codes}, scale 1")
+            yield _quantizer(f"{name}WeightPerTensorFloat", f"weights of {bits}{codes}, one float scale from max|w|")
+            yield _quantizer(f"{name}WeightPerChannelFloat", "the same with a float scale per output channel")
+            yield _quantizer(f"{name}Act", f"activations of {bits}{codes}, scale 1")
+            yield _quantizer(f"{name}ActPerTensorFloat", f"activations of {bits}{codes}, a learned float scale")
     yield _quantizer("Int8Bias", "8-bit bias at the accumulator's scale")
     yield _quantizer("Int16Bias", "16-bit bias at the accumulator's scale")
     yield _quantizer("Int32Bias", "32-bit bias at the accumulator's scale")

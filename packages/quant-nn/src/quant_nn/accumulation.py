@@ -71,7 +71,7 @@ def accumulator_scale(x: Tensor | QuantTensor, weight: Tensor | QuantTensor) -> 
     """``s_x · s_w``: 0-dim, or ``(O,)``; ``None`` where either is not quantized per tensor or channel, or beside its grid."""
     if not (isinstance(x, QuantTensor) and isinstance(weight, QuantTensor)):
         return None
-    if x.scale.numel() > 1 or not (x.symmetric or x.zero_on_grid) or _in_groups(weight):
+    if x.scale.numel() > 1 or not (x.symmetric or x.zero_on_grid) or _in_groups(weight) or _minifloat(x, weight):
         return None
     return x.scale.reshape(()) * weight.scale.reshape(() if weight.scale.numel() == 1 else (-1,))
 
@@ -86,6 +86,11 @@ def no_scale(what: str, where: str, x: Tensor | QuantTensor, weight: Tensor | Qu
             "Set input_quant on this layer, or return_quant_tensor=True on the layer before it; a sum of two scales must be "
             "quantized again."
         )
+    elif _minifloat(x, weight):
+        reason = "minifloats are not equally far apart"
+        fix = (
+            "Leave the bias and the output in float, set output_quant, or use integer quantizers for input and weight."
+        )
     elif x.scale.numel() > 1:
         reason, fix = "the input has a scale for each channel", "Quantize the input per tensor."
     elif _in_groups(weight):
@@ -94,6 +99,10 @@ def no_scale(what: str, where: str, x: Tensor | QuantTensor, weight: Tensor | Qu
         reason = "a float bias has shifted the input beside its grid"
         fix = "Set bias_quant on the layer before it, or input_quant on this one."
     return InputError(what, where=where, why=f"its scale is input scale · weight scale, and {reason}", fix=fix)
+
+
+def _minifloat(*operands: QuantTensor) -> bool:
+    return any(operand.float_format is not None for operand in operands)
 
 
 def _in_groups(weight: QuantTensor) -> bool:

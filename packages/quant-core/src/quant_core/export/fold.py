@@ -3,7 +3,7 @@
 After the pass the graph holds
 
 - ``quant::dequantize(integers, scale, zero_point)`` for each quantized weight or bias, with the integers in the smallest
-  type that holds their range;
+  type that holds their range; for one of minifloats ``quant::float(values, scale)`` of the values that it is rounded to;
 - for each activation quantizer its op, with constant scale, zero-point and bit width;
 - constants named after what they belong to: ``conv1.weight``, ``conv1.weight_scale``, ``relu1.act_quant.scale``;
 - nodes named after the module that they come from: ``conv1_conv2d``, ``relu1_act_quant``;
@@ -27,11 +27,12 @@ from quant_core.ops.integer import integer_range, quantize_levels
 from quant_core.tensor.grids import moved
 
 _QUANT = torch.ops.quant
-_FOLDABLE = (_QUANT.int.default, _QUANT.binary.default, _QUANT.ternary.default)
+_FOLDABLE = (_QUANT.int.default, _QUANT.binary.default, _QUANT.ternary.default, _QUANT.float.default)
 _PARTS = {
     _QUANT.int.default: {1: "scale", 2: "zero_point", 3: "bit_width"},
     _QUANT.binary.default: {1: "scale"},
     _QUANT.ternary.default: {1: "scale"},
+    _QUANT.float.default: {1: "scale"},
     _QUANT.trunc.default: {1: "scale", 2: "zero_point", 3: "output_scale", 4: "output_bit_width"},
 }
 _DROPOUTS = (torch.ops.aten.dropout.default, torch.ops.aten.feature_dropout.default)
@@ -60,7 +61,9 @@ class _Folding:
         needed = {used: user for user in reversed(body) for used in user.all_input_nodes if used in self.values}
         for node in self.nodes:
             source = moved_from(node, _FOLDABLE) if node in needed else None
-            if source is not None:
+            if source is not None and source.target is _QUANT.float.default:
+                self._round_off(node, source)
+            elif source is not None:
                 self._dequantize(node, source)
             elif node in needed and not isinstance(self.values[node], Tensor):
                 self.builder.new[node] = self.values[node]  # a number from item() is written into the graph
@@ -100,6 +103,20 @@ class _Folding:
         name = identifier(f"{base}_dequantized")
         placed = self.builder.replace(node, _QUANT.dequantize.default, operands, options, name)
         placed.meta = {**source.meta, "val": node.meta["val"]}  # its place in the model is that of the quantizer
+
+    def _round_off(self, node: fx.Node, source: fx.Node) -> None:
+        """Put numbers and scale in the place of a quantizer to minifloats whose input is constant, or of a part of its result.
+
+        The quantizer stays, and leaves the numbers, which are rounded already, as they are.
+        """
+        base = self._tensor_name(source)
+        operands = (
+            self.builder.constant(base, self._value(node).detach().contiguous()),
+            self.builder.constant(f"{base}_scale", self._part(self._value(source.args[1]), node, source)),
+        )
+        options = {**source.kwargs, "rounding_mode": "ROUND"}
+        placed = self.builder.replace(node, _QUANT.float.default, operands, options, identifier(f"{base}_dequantized"))
+        placed.meta = {**source.meta, "val": node.meta["val"]}
 
     def _part(self, grid: Tensor, node: fx.Node, source: fx.Node) -> Tensor:
         """Scale or zero-point for the elements of ``source`` that ``node`` holds."""

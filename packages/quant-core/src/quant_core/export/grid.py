@@ -114,5 +114,7 @@ def same_grid(one: Quantizer, other: Quantizer | None) -> bool:
     if other is None or one.scale is None or other.scale is None or one.zero_point is None or other.zero_point is None:
         return False
     same_numbers = torch.equal(one.scale, other.scale) and torch.equal(one.zero_point, other.zero_point)
-    kind, other_kind = ((q.op == "quant::binary", q.bit_width, q.signed, q.narrow_range) for q in (one, other))
+    kind, other_kind = (
+        (q.op == "quant::binary", q.bit_width, q.signed, q.narrow_range, q.float_format) for q in (one, other)
+    )
     return same_numbers and kind == other_kind

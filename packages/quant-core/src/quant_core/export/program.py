@@ -24,8 +24,10 @@ _ACTIVATION_OPS: Mapping[Any, str] = {
     torch.ops.quant.binary.default: "quant::binary",
     torch.ops.quant.ternary.default: "quant::ternary",
     torch.ops.quant.trunc.default: "quant::trunc",
+    torch.ops.quant.float.default: "quant::float",
 }
 _CONSTANT_OP = torch.ops.quant.dequantize.default
+_FLOAT_OP = torch.ops.quant.float.default
 _GUARD = "Guard failed:"
 """How torch begins to say that a shape is not the one that was captured."""
 
@@ -37,7 +39,8 @@ class Quantizer:
     Attributes:
         name: the name of its node, unique in the program and made from the module path.
         op: the dialect op. A folded weight or bias is ``quant::binary`` with one bit and ``quant::int`` with more: ternary
-            weights are integers of 2 bits and narrow range.
+            weights are integers of 2 bits and narrow range. A weight of minifloats is ``quant::float`` of the numbers that it was
+            rounded to.
         role: what is quantized.
         where: its place in the model.
         scale: constant tensor, or ``None`` where it is computed at run time.
@@ -46,8 +49,10 @@ class Quantizer:
         signed: whether the integers can be negative.
         narrow_range: whether one level is left out.
         rounding_mode: how it rounds.
-        integers: the quantized values of a weight or bias; ``None`` for activations.
+        integers: the quantized values of a weight or bias; ``None`` for activations, and for minifloats.
         shape: the shape of the tensor that is quantized.
+        float_format: of minifloats, which numbers there are; ``None`` for integers.
+        values: the quantized values of a weight or bias of minifloats; ``None`` for everything else.
     """
 
     name: str
@@ -62,6 +67,15 @@ class Quantizer:
     rounding_mode: str
     integers: Tensor | None
     shape: tuple[Any, ...]
+    float_format: FloatFormat | None = None
+    values: Tensor | None = None
+
+    def step_at(self, value: Tensor) -> Tensor:
+        """The distance between two neighbouring levels around ``value``; the scale is constant."""
+        assert self.scale is not None
+        if self.float_format is None:
+            return self.scale.expand(value.shape)
+        return spacing(value / self.scale, self.float_format) * self.scale
 
     @property
     def axis(self) -> int | None:
@@ -160,8 +174,10 @@ class Program:
             signed=bool(attributes.get("signed", True)),
             narrow_range=bool(attributes.get("narrow_range", False)),
             rounding_mode=str(attributes.get("rounding_mode", "ROUND")),
-            integers=self.constant(node.args[0]) if constant else None,
+            integers=self.constant(node.args[0]) if node.target is _CONSTANT_OP else None,
             shape=tuple(node.meta["val"].shape),
+            float_format=_float_format(node),
+            values=values,
         )
 
     def _grid(self, node: fx.Node, op: str) -> tuple[Tensor | None, Tensor | None, float | None]:
@@ -172,6 +188,9 @@ class Program:
             return scale, self.constant(node.args[2]), _number(self.constant(node.args[3]))
         if op == "quant::trunc":
             return self.constant(node.args[3]), self.constant(node.args[2]), _number(self.constant(node.args[4]))
+        found = _float_format(node)
+        if found is not None:
+            return scale, zero, float(found.bit_width)
         return scale, zero, 1.0 if op == "quant::binary" else 2.0
 
 
@@ -198,6 +217,13 @@ def _constants(exported: ExportedProgram) -> Iterator[tuple[str, Tensor]]:
 
 def _number(tensor: Tensor | None) -> float | None:
     return float(tensor) if tensor is not None and tensor.numel() == 1 else None
+
+
+def _float_format(node: fx.Node) -> FloatFormat | None:
+    if node.target is not _FLOAT_OP:
+        return None
+    fields: dict[str, Any] = {name: value for name, value in node.kwargs.items() if name != "rounding_mode"}
+    return FloatFormat(**fields)
 
 
 def _folded_op(node: fx.Node) -> str:

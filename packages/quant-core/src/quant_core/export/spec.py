@@ -13,7 +13,10 @@ import torch
 from quant_core.errors import SpecError
 from quant_core.export.program import Program, Quantizer
 from quant_core.ops import ROUNDING_MODES, integer_range
+from quant_core.ops.minifloat import fake_float
 from quant_core.ops.shapes import broadcasts_to
+
+_OFF_GRID: Final = 0.01  # steps: a value is the number times the scale, rounded once more
 
 Rule = Callable[[Quantizer], str | None]
 
@@ -83,6 +86,17 @@ def _rounding_mode_is_known(quantizer: Quantizer) -> str | None:
     return None if mode in ROUNDING_MODES else f"a rounding mode is one of {', '.join(ROUNDING_MODES)}, got {mode!r}"
 
 
+def _values_are_numbers(quantizer: Quantizer) -> str | None:
+    values, scale, numbers = quantizer.values, quantizer.scale, quantizer.float_format
+    if values is None or scale is None or numbers is None or values.numel() == 0:
+        return None
+    off = (values - fake_float(values, scale, numbers)).abs() / quantizer.step_at(values)
+    worst = float(off.nan_to_num(0.0).max())
+    return (
+        None if worst < _OFF_GRID else f"values are numbers of {numbers} times the scale, got one {worst:g} steps off"
+    )
+
+
 def _integers_in_range(quantizer: Quantizer) -> str | None:
     integers, bits = quantizer.integers, quantizer.bit_width
     if integers is None or bits is None or integers.numel() == 0:
@@ -103,5 +117,6 @@ RULES: Final[Mapping[str, Rule]] = {
     "zero-point is in range": _zero_point_in_range,
     "rounding mode is known": _rounding_mode_is_known,
     "integers are in range": _integers_in_range,
+    "values are numbers of the format": _values_are_numbers,
 }
 """Name → rule; a rule returns ``None``, or what is wrong with the actual value."""

@@ -4,7 +4,9 @@ from quant_core.ops import dialect as dialect
 from quant_core.ops.binary import quantize_binary, quantize_ternary
 from quant_core.ops.composed import quantize_composed
 from quant_core.ops.decoupled import quantize_decoupled
+from quant_core.ops.float_format import FloatFormat
 from quant_core.ops.integer import ClampGradient, integer_range, quantize_int
+from quant_core.ops.minifloat import quantize_float
 from quant_core.ops.rounding import ROUNDING_MODES, RoundingMode, round_to_integer
 from quant_core.ops.straight_through import (
     abs_binary_sign_grad,
@@ -28,6 +30,7 @@ from quant_core.ops.truncation import quantize_trunc
 __all__ = [
     "ROUNDING_MODES",
     "ClampGradient",
+    "FloatFormat",
     "RoundingMode",
     "abs_binary_sign_grad",
     "binary_sign",
@@ -41,6 +44,7 @@ __all__ = [
     "quantize_binary",
     "quantize_composed",
     "quantize_decoupled",
+    "quantize_float",
     "quantize_int",
     "quantize_ternary",
     "quantize_trunc",

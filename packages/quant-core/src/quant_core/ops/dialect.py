@@ -7,6 +7,7 @@ op                      meaning
 ``quant::binary``       ``sign(x) · scale``
 ``quant::ternary``      ``sign(x) · [|x| > threshold·scale] · scale``
 ``quant::trunc``        drop accumulator bits, see :mod:`quant_core.ops.truncation`
+``quant::float``        ``r(x/scale) · scale``, where ``r`` rounds to a minifloat, see :mod:`quant_core.ops.minifloat`
 ``quant::dequantize``   ``(integers − zero_point) · scale``: what capture leaves of a quantizer whose input is constant
 ======================= =================================================================================================
 
@@ -24,7 +25,9 @@ import torch
 from torch import Tensor
 
 from quant_core.ops.binary import fake_binary, fake_ternary, quantize_binary, quantize_ternary
+from quant_core.ops.float_format import FloatFormat
 from quant_core.ops.integer import fake_quantize, integer_range, quantize_int
+from quant_core.ops.minifloat import fake_float, quantize_float
 from quant_core.ops.truncation import fake_trunc, quantize_trunc
 
 NAMESPACE: Final = "quant"
@@ -61,6 +64,14 @@ def _trunc(x: Tensor, *grid: Tensor, **options: Any) -> Tensor:
 
 def _ternary_eager(x: Tensor, scale: Tensor, *, threshold: float) -> Tensor:
     return quantize_ternary(x, scale, threshold)
+
+
+def _float(x: Tensor, scale: Tensor, *, rounding_mode: str, **fields: Any) -> Tensor:
+    return fake_float(x, scale, FloatFormat(**fields), rounding_mode)
+
+
+def _float_eager(x: Tensor, scale: Tensor, *, rounding_mode: str, **fields: Any) -> Tensor:
+    return quantize_float(x, scale, FloatFormat(**fields), rounding_mode=rounding_mode)
 
 
 def _dequantize(
@@ -131,6 +142,13 @@ _define(
     "bool narrow_range, str rounding_mode)",
     _trunc,
     quantize_trunc,
+    _like_x,
+)
+_define(
+    "float(Tensor x, Tensor scale, *, int exponent_bit_width, int mantissa_bit_width, int exponent_bias, float max_value, "
+    "bool has_inf, bool has_nan, bool has_subnormal, bool saturating, str rounding_mode)",
+    _float,
+    _float_eager,
     _like_x,
 )
 _define(

@@ -127,6 +127,7 @@ class QuantProxy(nn.Module):
         self.narrow_range = bool(narrow_range)
         self.symmetric = bool(getattr(quant, "symmetric", False))
         self.zero_on_grid = bool(getattr(quant, "zero_on_grid", False))
+        self.float_format = getattr(quant, "float_format", None)
 
     @property
     def reads_input(self) -> bool:
@@ -188,6 +189,7 @@ class QuantProxy(nn.Module):
             symmetric=self.symmetric,
             zero_on_grid=self.zero_on_grid,
             origin=None if reads_input else self._origin,
+            float_format=self.float_format,
         )
 
     def _eval_grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,19 +7,20 @@ meets none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import torch
 from torch.utils import _pytree as pytree
 
 from quant_core.errors import InputError
+from quant_core.ops import FloatFormat
 from quant_core.tensor import moving
 from quant_core.tensor.grids import plain
 from quant_core.tensor.operators import TensorOperators
 from quant_core.tensor.origin import GridOrigin
 from quant_core.tensor.quant_tensor import QuantTensor
-from quant_core.tensor.rule import NAMESPACES, Handler, spellings
+from quant_core.tensor.rule import NAMESPACES, Handler, Result, spellings
 from quant_core.tensor.rules import RULES
 
 _ALIASES: Final = {
@@ -31,14 +32,14 @@ _ALIASES: Final = {
 }
 """Names that a handler knows by another one."""
 
-HANDLERS: Final[Mapping[Callable[..., Any], tuple[str, Handler]]] = {
-    function: (_ALIASES.get(operation, operation), rule.handler)
+HANDLERS: Final[Mapping[Callable[..., Any], tuple[str, Handler, Result]]] = {
+    function: (_ALIASES.get(operation, operation), rule.handler, rule.result)
     for rule in RULES
     if rule.handler is not None
     for operation in rule.operations
     for function in spellings(operation)
 }
-"""Each function of torch that has a rule → the name of the operation and the handler of its rule."""
+"""Each function of torch that has a rule → the name of the operation, and the handler and the result of its rule."""
 
 _LEADING: Final = ("condition", "input", "self", "tensors", "tensor", "other", "mat2")
 _CHECK_THEIR_OPERANDS: Final = (moving.joins, moving.chooses)
@@ -81,12 +82,17 @@ def dispatch(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
     if (function in IN_PLACE or kwargs.get("inplace") is True) and isinstance(args[0], QuantTensor):
         raise _in_place_error(function)
     if function in HANDLERS:
-        name, handler = HANDLERS[function]
-        if isinstance(args[0], QuantTensor) or handler in _CHECK_THEIR_OPERANDS:
+        name, handler, gives = HANDLERS[function]
+        fits = gives == "kept" or not _holds_minifloats(args)  # a grid is changed as one of integers
+        if fits and (isinstance(args[0], QuantTensor) or handler in _CHECK_THEIR_OPERANDS):
             result = handler(name, function, args, kwargs)
             if result is not NotImplemented:
                 return result
     return function(*plain(args), **plain(kwargs))
+
+
+def _holds_minifloats(args: tuple[Any, ...]) -> bool:
+    return any(isinstance(arg, QuantTensor) and arg.float_format is not None for arg in args)
 
 
 def _out_error(function: Callable[..., Any]) -> InputError:
@@ -112,16 +118,31 @@ def _in_place_error(function: Callable[..., Any]) -> InputError:
     )
 
 
-def _flatten(x: QuantTensor) -> tuple[list[Any], tuple[bool, ...]]:
-    return [getattr(x, name) for name in _LEAVES], (x.signed, x.narrow_range, x.training, x.symmetric, x.zero_on_grid)
+def _flatten(x: QuantTensor) -> tuple[list[Any], tuple[Any, ...]]:
+    return [getattr(x, name) for name in _LEAVES], tuple([getattr(x, name) for name in _CONTEXT])
 
 
-def _flatten_with_keys(x: QuantTensor) -> tuple[list[tuple[Any, Any]], tuple[bool, ...]]:
+def _unflatten(leaves: Iterable[Any], context: tuple[Any, ...]) -> QuantTensor:
+    return QuantTensor(*leaves, **dict(zip(_CONTEXT, context, strict=True)))
+
+
+def _dump(context: tuple[Any, ...]) -> list[Any]:
+    *flags, float_format = context
+    return [*flags, None if float_format is None else float_format.fields]
+
+
+def _load(dumped: list[Any]) -> tuple[Any, ...]:
+    *flags, fields = dumped
+    return (*flags, None if fields is None else FloatFormat(**fields))
+
+
+def _flatten_with_keys(x: QuantTensor) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
     leaves, context = _flatten(x)
     return list(zip(map(pytree.GetAttrKey, _LEAVES), leaves, strict=True)), context
 
 
 _LEAVES: Final = ("value", "scale", "zero_point", "bit_width")
+_CONTEXT: Final = ("signed", "narrow_range", "training", "symmetric", "zero_on_grid", "float_format")
 
 TensorOperators.dispatch = staticmethod(dispatch)
 
@@ -130,12 +151,12 @@ TensorOperators.dispatch = staticmethod(dispatch)
 pytree.register_pytree_node(
     QuantTensor,
     _flatten,
-    lambda leaves, context: QuantTensor(*leaves, *context),
+    _unflatten,
     serialized_type_name="quant_core.tensor.QuantTensor",
-    to_dumpable_context=list,
-    from_dumpable_context=tuple,
+    to_dumpable_context=_dump,
+    from_dumpable_context=_load,
     flatten_with_keys_fn=_flatten_with_keys,
 )
 
 # A saved program holds its example inputs, a checkpoint may hold quantized tensors: plain data, safe to load as such.
-torch.serialization.add_safe_globals([GridOrigin, QuantTensor])
+torch.serialization.add_safe_globals([FloatFormat, GridOrigin, QuantTensor])

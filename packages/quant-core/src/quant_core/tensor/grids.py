@@ -27,14 +27,14 @@ def plain(nested: Any) -> Any:
 
 
 def same_grid(x: QuantTensor, y: QuantTensor) -> bool:
-    """Whether two tensors have one sign, scale and zero-point.
+    """Whether two tensors have one sign, scale, zero-point and format.
 
     They are the same when they are the same tensors, or come from one quantizer that stores them. (Eager mode compares
     the numbers as well, because a step of an optimizer may lie between two calls; a graph knows no such step, and the
     meta device no numbers.) Two quantizers that happen to have equal numbers are not the same: what holds by accident
     is no rule.
     """
-    if x.signed != y.signed:
+    if x.signed != y.signed or x.float_format != y.float_format:
         return False
     zero = x.symmetric and y.symmetric
     if x.scale is y.scale and (zero or x.zero_point is y.zero_point):

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quant_core.ops import integer_range
+from quant_core.errors import InputError
+from quant_core.ops import FloatFormat, integer_range
+from quant_core.ops.minifloat import round_to_format, spacing
 from quant_core.ops.shapes import broadcasts_to
 from quant_core.tensor.operators import TensorOperators
 from quant_core.tensor.origin import GridOrigin
@@ -48,6 +50,10 @@ class QuantTensor(TensorOperators):
         zero_on_grid: whether the real number 0 is one of the levels (it is not for binary values). Padding with zeros
             and ReLU stay on the grid only then.
         origin: the quantizer that the grid comes from, where scale and zero-point are stored in it and still the same.
+        float_format: of minifloats, which numbers ``value / scale`` may be; ``None`` for integers.
+
+    Minifloats have no integers, so that :meth:`int` and :meth:`range` raise. What moves or selects values keeps them, and what
+    computes new ones gives a plain tensor.
 
     Raises:
         InputError: by in-place operations and by ``out=``, because it is immutable.
@@ -71,6 +77,7 @@ class QuantTensor(TensorOperators):
     symmetric: bool = False
     zero_on_grid: bool = True
     origin: GridOrigin | None = None
+    float_format: FloatFormat | None = None
 
     @classmethod
     def __torch_function__(
@@ -90,10 +97,14 @@ class QuantTensor(TensorOperators):
                 and int64 that holds the range of ``bit_width``, ``signed`` and ``narrow_range``; in a compiled or
                 exported graph, where the number of bits is not known, in int32.
 
+        Raises:
+            InputError: for minifloats.
+
         >>> grid = torch.tensor(0.5), torch.tensor(0.0), torch.tensor(4.0)
         >>> QuantTensor(torch.tensor([7.5]), *grid, signed=False).int()
         tensor([15], dtype=torch.uint8)
         """
+        self._refuse_minifloat()
         integers = torch.round(self._levels())
         return integers.to(self.value.dtype) if float_datatype else integers.to(self._integer_type())
 
@@ -102,7 +113,7 @@ class QuantTensor(TensorOperators):
         """Whether this is what it says: finite, positive scale, broadcastable grid, integers within the range.
 
         A level may be off by ``0.01 + 2·eps·|integer − zero_point|`` steps, where ``eps`` is that of the dtype of
-        ``value``, and by less than half a step.
+        ``value``, and by less than half a step; a minifloat likewise, in steps from one number to the next.
         """
         grid = (self.scale, self.zero_point, self.bit_width)
         if self.bit_width.numel() != 1 or not all(
@@ -112,6 +123,8 @@ class QuantTensor(TensorOperators):
         if not all(bool(torch.isfinite(part).all()) for part in (self.value, *grid)):
             return False
         levels = self._levels()
+        if self.float_format is not None:
+            return bool((self.scale > 0).all()) and self._is_minifloat(levels, self.float_format)
         integers = torch.round(levels)
         low, high = self.range()
         slack = _SLACK + 2 * torch.finfo(self.value.dtype).eps * (integers - self.zero_point.detach()).abs()
@@ -122,10 +135,14 @@ class QuantTensor(TensorOperators):
     def range(self) -> tuple[Tensor, Tensor]:
         """The smallest and the largest integer, 0-dim float64, no gradient; ``−1`` and ``1`` for one signed bit (binary).
 
+        Raises:
+            InputError: for minifloats.
+
         >>> x = QuantTensor(torch.zeros(1), torch.tensor(0.5), torch.tensor(0.0), torch.tensor(4.0), signed=True)
         >>> [int(bound) for bound in x.range()]
         [-8, 7]
         """
+        self._refuse_minifloat()
         bits = self.bit_width.detach().to(torch.float64).reshape(())
         low, high = integer_range(bits, signed=self.signed, narrow_range=self.narrow_range)
         low = low if isinstance(low, Tensor) else torch.zeros_like(bits)
@@ -197,10 +214,26 @@ class QuantTensor(TensorOperators):
         """The four tensors, the sign, and the flags that differ from their default."""
         parts = [f"{name}={getattr(self, name)}" for name in ("value", "scale", "zero_point", "bit_width", "signed")]
         flags = [f"{name}=True" for name in ("narrow_range", "training", "symmetric") if getattr(self, name)]
-        return f"QuantTensor({', '.join(parts + flags + ([] if self.zero_on_grid else ['zero_on_grid=False']))})"
+        numbers = [] if self.float_format is None else [f"float_format={self.float_format}"]
+        return (
+            f"QuantTensor({', '.join(parts + flags + ([] if self.zero_on_grid else ['zero_on_grid=False']) + numbers)})"
+        )
 
     def _levels(self) -> Tensor:
         return self.value.detach().to(torch.float64) / self.scale.detach() + self.zero_point.detach()
+
+    def _refuse_minifloat(self) -> None:
+        if self.float_format is not None:
+            raise InputError(
+                "minifloats have no integers",
+                why=f"they are numbers of {self.float_format} times the scale, which are not equally far apart",
+                fix="Read .value and .scale, or use an integer quantizer here.",
+            )
+
+    def _is_minifloat(self, levels: Tensor, float_format: FloatFormat) -> bool:
+        numbers = round_to_format(levels, float_format)
+        slack = _SLACK * spacing(numbers, float_format) + 2 * torch.finfo(self.value.dtype).eps * numbers.abs()
+        return bool(((levels - numbers).abs() <= slack).all())
 
     def _integer_type(self) -> torch.dtype:
         if torch.compiler.is_compiling():

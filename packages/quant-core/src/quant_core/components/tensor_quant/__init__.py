@@ -10,6 +10,7 @@ from quant_core.components.tensor_quant.base import Quantized, TensorQuant
 from quant_core.components.tensor_quant.binary import BinaryQuant, ClampedBinaryQuant
 from quant_core.components.tensor_quant.decoupled import DecoupledIntQuant
 from quant_core.components.tensor_quant.integer import IntQuant
+from quant_core.components.tensor_quant.minifloat import FloatQuant
 from quant_core.components.tensor_quant.normalized import AccumulatorAwareIntQuant, WeightNormIntQuant
 from quant_core.components.tensor_quant.prescaled import PrescaledIntQuant
 from quant_core.components.tensor_quant.saturation import ClampIntQuant
@@ -23,6 +24,7 @@ __all__ = [
     "ClampIntQuant",
     "ClampedBinaryQuant",
     "DecoupledIntQuant",
+    "FloatQuant",
     "IntQuant",
     "PrescaledIntQuant",
     "Quantized",
