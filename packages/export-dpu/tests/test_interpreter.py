@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from export_dpu.interpreter import Interpreter
@@ -58,6 +62,40 @@ def test_a_product_by_hand() -> None:
     assert found["y"].real().tolist() == [[0.5, 0.5]]
 
 
+def rounded(exact: Fraction, mode: str) -> int:
+    """To the nearest integer, saturated; written here from the words of the documentation."""
+    below = math.floor(exact)
+    half = exact - below == Fraction(1, 2)
+    upwards = {"HALF_UP": True, "ROUND": below % 2 == 1, "DPU": exact < 0 or below % 2 == 1}[mode]
+    nearest = below + int(upwards) if half else math.floor(exact + Fraction(1, 2))
+    return max(-128, min(127, nearest))
+
+
+@given(
+    x=st.lists(st.integers(-128, 127), min_size=3, max_size=3),
+    weight=st.lists(st.integers(-127, 127), min_size=3, max_size=3),
+    bias=st.integers(-128, 127),
+    positions=st.tuples(st.integers(-8, 12), st.integers(-8, 16), st.integers(-8, 24), st.integers(-12, 20)),
+    mode=st.sampled_from(["DPU", "HALF_UP", "ROUND"]),
+)
+def test_products_are_exact_before_they_are_rounded(
+    x: list[int], weight: list[int], bias: int, positions: tuple[int, int, int, int], mode: str
+) -> None:
+    at, weights, fine, out = positions
+    given_positions = {
+        "vai_quant_in": [8, at],
+        "vai_quant_weights": [8, weights],
+        "vai_quant_biases": [8, fine],
+        "vai_quant_out": [8, out],
+    }
+    node = quantized("Gemm", ["x", "w", "b"], "y", kinds=ALL, transB=1, **given_positions)
+    content = file_of([node], {"w": np.array([weight], "float32"), "b": np.array([bias], "float32")}, [1, 3])
+    found = Interpreter(content, mode).run({"x": torch.ldexp(torch.tensor([x]).float(), torch.tensor(-at))})
+    two = Fraction(2)
+    total = Fraction(sum(a * b for a, b in zip(x, weight, strict=True))) / two ** (at + weights) + bias / two**fine
+    assert int(found["y"].tensor) == rounded(total * two**out, mode)
+
+
 @pytest.mark.parametrize(("mode", "wanted"), [("DPU", [[-1, 2]]), ("HALF_UP", [[-1, 3]]), ("ROUND", [[-2, 2]])])
 def test_values_halfway_between_two_integers(mode: str, wanted: list[list[int]]) -> None:
     node = quantized("Relu", ["x"], "y", kinds=BOTH, vai_quant_in=[8, 0], vai_quant_out=[8, 0])
@@ -80,8 +118,8 @@ def test_sums_of_operands_at_several_positions() -> None:
     ("kernel", "factor"), [((2, 2), 1 / 4), ((3, 3), 7 / 64), ((7, 7), 21 / 1024), ((1, 5), 102 / 512)]
 )
 def test_averages_are_products_with_the_factor_of_the_hardware(kernel: tuple[int, int], factor: float) -> None:
-    given = {"kernel_shape": kernel, "strides": [1, 1], "vai_quant_in": [8, 0], "vai_quant_out": [8, 4]}
-    node = quantized("AveragePool", ["x"], "y", kinds=BOTH, **given)
+    options = {"kernel_shape": kernel, "strides": [1, 1], "vai_quant_in": [8, 0], "vai_quant_out": [8, 4]}
+    node = quantized("AveragePool", ["x"], "y", kinds=BOTH, **options)
     x = torch.randint(-9, 9, (1, 1, 8, 8)).float()
     found = Interpreter(file_of([node], {}, [1, 1, 8, 8]), "HALF_UP").run({"x": x})
     sums = torch.nn.functional.avg_pool2d(x.double(), kernel, 1, divisor_override=1)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+from export_dpu.arithmetic import to_real
 from export_dpu.interpreter import Interpreter
 from quant_core.export import Artifact, CallSignature, Trace
 
@@ -49,7 +50,7 @@ class DpuArtifact(Artifact):
         held = self._interpreter.run(dict(zip(self.signature.inputs, inputs, strict=True)))
         mode = self._interpreter.rounding_mode
         values = {
-            node: type(held[name])(tensor=held[name].integers(position, mode), position=position).real()
+            node: to_real(held[name].integers(position, mode), position)
             for node, (name, position) in self._values.items()
         }
         outputs = [held[value.name].real() for value in self._interpreter.model.graph.output]

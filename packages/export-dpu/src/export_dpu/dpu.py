@@ -45,6 +45,14 @@ def lower_to_dpuv2(program: Program, form: str = "0.7", rounding_mode: str = "DP
     Raises:
         ConfigurationError: for another form or rounding mode.
         UnsupportedError: when a quantizer does not compute in float32.
+
+    >>> import onnx, torch, quant_nn as qnn
+    >>> from quant_core.export import capture
+    >>> from quant_core.quant import Int8ActPerTensorFixedPoint as Act, Int8WeightPerTensorFixedPoint as Weight
+    >>> net = qnn.QuantLinear(4, 2, bias=False, input_quant=Act, weight_quant=Weight, output_quant=Act)
+    >>> artifact = lower_to_dpuv2(capture(net, (torch.zeros(1, 4),)))
+    >>> [node.op_type for node in onnx.load_from_string(artifact.content()).graph.node]
+    ['Gemm']
     """
     return _lower(program, "dpuv2", form_of(form), rounding_mode)
 

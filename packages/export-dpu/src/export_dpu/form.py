@@ -37,6 +37,9 @@ def form_of(version: object) -> Form:
 
     Raises:
         ConfigurationError: for a version that there is not.
+
+    >>> form_of("0.7").float_weights, form_of("0.6").float_weights
+    (False, True)
     """
     found = DPUV2.get(version) if isinstance(version, str) else None
     if found is None:

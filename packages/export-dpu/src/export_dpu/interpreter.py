@@ -68,6 +68,13 @@ class Interpreter:
         ConfigurationError: for another rounding mode.
 
     Accumulators are exact: operands have 8 bits, so that float64, in which products are added up, holds every sum of them.
+
+    >>> node = helper.make_node("Relu", ["x"], ["y"], vai_quant_in=[8, 2], vai_quant_out=[8, 1])
+    >>> ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [3]) for name in "xy"]
+    >>> file = helper.make_model(helper.make_graph([node], "graph", ends[:1], ends[1:])).SerializeToString()
+    >>> found = Interpreter(file).run({"x": torch.tensor([-1.0, 0.75, 99.0])})["y"]
+    >>> found.tensor, found.real()
+    (tensor([ 0,  2, 64]), tensor([ 0.,  1., 32.]))
     """
 
     def __init__(self, content: bytes, rounding_mode: str = "DPU") -> None:

@@ -54,7 +54,15 @@ class Operation:
 
 
 def position_of(quantizer: Quantizer) -> int | None:
-    """``−log2(scale)``; ``None`` for a quantizer whose scale is not one power of two."""
+    """``−log2(scale)``; ``None`` for a quantizer whose scale is not one power of two.
+
+    >>> import quant_nn as qnn
+    >>> from quant_core.export import capture
+    >>> from quant_core.quant import Uint8ActPerTensorFixedPointMaxInit
+    >>> act = qnn.QuantReLU(Uint8ActPerTensorFixedPointMaxInit, max_val=6.0)  # up to 8, in 256 steps
+    >>> position_of(capture(act, (torch.zeros(2),)).quantizers[0])
+    5
+    """
     scale = quantizer.scale
     if scale is None or scale.numel() != 1:
         return None
@@ -63,7 +71,13 @@ def position_of(quantizer: Quantizer) -> int | None:
 
 
 def arguments(node: fx.Node) -> dict[str, Any]:
-    """The arguments of a call by name, with their defaults."""
+    """The arguments of a call by name, with their defaults.
+
+    >>> graph = torch.export.export(torch.nn.MaxPool2d(2), (torch.zeros(1, 1, 4, 4),)).graph
+    >>> (pool,) = graph.find_nodes(op="call_function", target=torch.ops.aten.max_pool2d.default)
+    >>> arguments(pool)["stride"], arguments(pool)["dilation"]
+    ([2, 2], [1, 1])
+    """
     assert isinstance(node.target, torch._ops.OpOverload)
     described = node.target._schema.arguments
     given = dict(zip((argument.name for argument in described), node.args, strict=False)) | dict(node.kwargs)
@@ -71,7 +85,11 @@ def arguments(node: fx.Node) -> dict[str, Any]:
 
 
 def pair(given: Any) -> tuple[int, int]:
-    """Height and width, from one number for both or one for each."""
+    """Height and width, from one number for both or one for each.
+
+    >>> pair(3), pair([2]), pair([1, 2])
+    ((3, 3), (2, 2), (1, 2))
+    """
     numbers = [given] if isinstance(given, int) else list(given)
     return (int(numbers[0]), int(numbers[-1]))
 
