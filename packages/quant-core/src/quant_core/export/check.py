@@ -11,6 +11,7 @@ import torch
 from quant_core.errors import UnsupportedError
 from quant_core.export.options import check_options, read_by
 from quant_core.export.program import Program, Quantizer, is_quantizer
+from quant_core.ops.loop import LOOP_INPUT, LOOP_OPS
 from quant_core.plugins import Capabilities, QuantSupport, Registry, Target, load_attribute, registry
 
 _PLURALS: Final = {"weight": "weights", "bias": "biases", "activation": "activations"}
@@ -142,6 +143,10 @@ def _foreign_ops(program: Program, target: Target) -> Iterator[Refusal]:
         name = str(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
         if name is None or (name.startswith("aten.") and (allowed is None or name.removeprefix("aten.") in allowed)):
             continue
+        if node.target in LOOP_OPS:
+            if not target.capabilities.loops and node.target is LOOP_INPUT:  # once for each loop
+                yield _unrolled_loop(str(program.where(node)), target.name)
+            continue
         yield Refusal(
             where=str(program.where(node)),
             op=name,
@@ -150,6 +155,16 @@ def _foreign_ops(program: Program, target: Target) -> Iterator[Refusal]:
             + ("" if allowed is None else f", of aten only {', '.join(sorted(allowed))}"),
             fix="Replace the operation, or keep it out of the exported part of the model.",
         )
+
+
+def _unrolled_loop(where: str, target: str) -> Refusal:
+    return Refusal(
+        where=where,
+        op="a loop over time",
+        actual="a varying number of steps",
+        constraint=f"{target} takes sequences of one length",
+        fix="Leave the time axis out of dynamic_shapes: the loop is unrolled for the length of the example.",
+    )
 
 
 def refusals_of(

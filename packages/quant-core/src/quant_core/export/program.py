@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from quant_core.errors import InputError
 from quant_core.export.builder import constant_inputs, constant_value
+from quant_core.export.loops import LoopInterpreter, holds_loops
 from quant_core.export.provenance import ModuleMap, Provenance
 from quant_core.export.signature import CallSignature, signature_of
 
@@ -151,12 +152,21 @@ class Program:
         Raises:
             InputError: when a shape is another one than that of capture, along an axis that was not said to be dynamic.
         """
+        if holds_loops(self.graph):
+            return self._run_loops(args, kwargs)
         try:
             return self.exported.module()(*args, **kwargs)
         except AssertionError as error:
             if not str(error).startswith(_GUARD):
                 raise
             raise _of_another_shape(str(error), args, kwargs) from error
+
+    def _run_loops(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        given = iter(self.signature.flatten(args, kwargs))
+        names = [node.name for node in self.graph.find_nodes(op="placeholder")]
+        inputs = (self.constants[name] if name in self.constants else next(given) for name in names)
+        with torch.no_grad():
+            return self.signature.nest(list(LoopInterpreter(self.exported.graph_module).run(*inputs)))
 
     def _quantizer(self, node: fx.Node) -> Quantizer:
         constant = node.target is _CONSTANT_OP

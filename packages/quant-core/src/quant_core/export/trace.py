@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from quant_core.errors import ArtifactError
+from quant_core.export.loops import LoopInterpreter
 from quant_core.export.program import Program, Quantizer, is_quantizer
 
 _TIE_DISTANCE: Final = 1e-3
@@ -105,7 +106,7 @@ class Trace:
         )
 
 
-class Walk(fx.Interpreter):
+class Walk(LoopInterpreter):
     """Runs a program with the values of its quantizers replaced, one after the other, by those of an artifact.
 
     Attributes:

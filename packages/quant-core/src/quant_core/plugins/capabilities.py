@@ -65,6 +65,7 @@ class Capabilities:
     Attributes:
         quant: for each op and role, such as ``"quant::int weight"``, what it takes.
         aten: the aten operations by name, such as ``"conv2d.default"``; ``None`` for all that its tool chain knows.
+        loops: whether it takes loops over a time axis of varying length.
 
     Raises:
         ConfigurationError: for a key that is not an op and a role, or a value that is not a :class:`QuantSupport`.
@@ -75,6 +76,7 @@ class Capabilities:
 
     quant: Mapping[str, QuantSupport] = field(default_factory=dict)
     aten: Collection[str] | None = None
+    loops: bool = False
 
     def __post_init__(self) -> None:
         for key, support in self.quant.items():

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from quant_core.errors import UnsupportedError
 from quant_core.export.onnx.naming import MARK, ORIGIN, tidy
 from quant_core.export.onnx.optimize import optimize
+from quant_core.export.onnx.scan import loop_translations, wrap_loops
 from quant_core.export.program import Program
 from quant_core.export.quiet import quiet
 
@@ -62,6 +63,7 @@ def to_onnx(
             of it.
     """
     _check_outputs(program, target)
+    translations = {**loop_translations(), **translations}
     with quiet(), _origins_noted(exported):
         try:
             converted = torch.onnx.export(
@@ -77,6 +79,7 @@ def to_onnx(
         assert converted is not None
         model = converted.model
         optimize(model)
+        wrap_loops(model)
         for step in steps:
             step(model)
     model.ir_version = IR_VERSION

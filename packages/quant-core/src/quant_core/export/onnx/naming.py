@@ -47,7 +47,7 @@ def tidy(model: Any, signature: CallSignature) -> dict[str, str]:
     }
     marked: dict[str, str] = {}
     origins: dict[str, str] = {}
-    for node in graph:
+    for node in _all_nodes(graph):
         node.name = _free(_node_name(node), taken)
         for index, value in enumerate(node.outputs):
             quantizer = value.metadata_props.get(MARK)
@@ -57,15 +57,31 @@ def tidy(model: Any, signature: CallSignature) -> dict[str, str]:
                 value.name = _free(_path(node), taken)
             else:
                 value.name = node.name if index == 0 else f"{node.name}:{index}"
-            if quantizer is not None:
+            if quantizer is not None and node.graph is graph:
                 marked[quantizer] = value.name
-        origins[origin(node)] = node.outputs[0].name  # the last one of those that a node became is its result
+        if node.graph is graph:  # a runtime shows no values inside of a loop
+            origins[origin(node)] = node.outputs[0].name  # the last one of those that a node became is its result
+        for index, value in enumerate(value for body in _bodies(node) for value in body.inputs):
+            value.name = _free(f"{node.name}/step_{index}", taken)
     _name_helpers(graph, taken)
     _name_axes(graph)
     _drop_metadata(model)
     _drop_repetitions(graph)
     origins.pop("", None)
     return origins | marked
+
+
+def _bodies(node: Any) -> list[Any]:
+    """The graphs inside of a node, such as that of one step of a loop."""
+    return [attribute.value for attribute in node.attributes.values() if attribute.type.name == "GRAPH"]
+
+
+def _all_nodes(graph: Any) -> Iterator[Any]:
+    """The nodes of a graph, each before those inside of it."""
+    for node in graph:
+        yield node
+        for body in _bodies(node):
+            yield from _all_nodes(body)
 
 
 def _node_name(node: Any) -> str:
@@ -131,7 +147,9 @@ def _name_axes(graph: Any) -> None:
         for axis, size in enumerate(value.shape or ()):
             for symbol in _SYMBOL.findall(str(size)):
                 names.setdefault(symbol, "batch" if axis == 0 else f"{value.name}_axis_{axis}")
-    values = [*graph.inputs, *graph.outputs, *(value for node in graph for value in node.outputs)]
+    nodes = list(_all_nodes(graph))
+    inner = [value for node in nodes for body in _bodies(node) for value in body.inputs]
+    values = [*graph.inputs, *graph.outputs, *inner, *(value for node in nodes for value in node.outputs)]
     for value in values:
         if value.shape is not None:
             value.shape = type(value.shape)([_named(size, names) for size in value.shape])
@@ -146,11 +164,12 @@ def _named(size: Any, names: dict[str, str]) -> Any:
 
 def _drop_metadata(model: Any) -> None:
     graph = model.graph
-    for owner in (model, graph, *graph.inputs, *graph.outputs, *graph.initializers.values(), *graph):
+    nodes = list(_all_nodes(graph))
+    for owner in (model, graph, *graph.inputs, *graph.outputs, *graph.initializers.values(), *nodes):
         owner.metadata_props.clear()
         owner.doc_string = None
-    for node in graph:
-        for value in node.outputs:
+    for node in nodes:
+        for value in (*node.outputs, *(value for body in _bodies(node) for value in body.inputs)):
             value.metadata_props.clear()
 
 
