@@ -87,6 +87,15 @@ def conv(**options: Any) -> nn.Module:
     return Layer(qnn.QuantConv2d(4, 2, 1, **(LAYER | options)))
 
 
+def small_bias(value: float) -> nn.Module:
+    """A convolution with weights of 1 and a bias of that value."""
+    layer = qnn.QuantConv2d(4, 2, 1, bias_scaling_min_val=1e-30, **LAYER)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+        layer.bias.fill_(value)
+    return Layer(layer)
+
+
 def activation(quantizer: Any = Act, **options: Any) -> nn.Module:
     """A convolution with another quantizer behind it."""
     return nn.Sequential(qnn.QuantIdentity(Act), qnn.QuantConv2d(4, 2, 1, **LAYER), qnn.QuantReLU(quantizer, **options))
@@ -377,6 +386,13 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "  at the model (HERE.Middle)\n"
         "  dpuv2 puts zeros around images\n"
         "  Pad height and width of images, by 0 or more; crop before the export.",
+    ),
+    "biases of almost nothing": (
+        lambda: small_bias(2.0**-60),
+        "aten.conv2d.default with a bias 55 bits finer than its accumulator\n"
+        "  at layer (quant_nn.QuantConv2d)\n"
+        "  no accumulator has more than 30 bits behind those of its products\n"
+        "  Set bias=False on this layer if its bias is zero, or give bias_scaling_min_val a larger value.",
     ),
     "outputs that nothing computes": (
         lambda: qnn.QuantIdentity(Act),

@@ -14,7 +14,7 @@ from export_dpu.averaging import average_factor
 from quant_core.errors import ArtifactError
 
 Attributes = Mapping[str, Any]
-_FINEST: Final = 30
+FINEST: Final = 30
 """By how many bits a bias may be finer than the accumulator: both fit into 63 bits then."""
 
 
@@ -54,13 +54,13 @@ def _biased(total: Tensor, at: int, constants: Sequence[Tensor], given: Attribut
         return Sum(tensor=total.to(torch.int64), position=position)
     fine = given["vai_quant_biases"][1]
     common = max(position, fine)
-    if common - position > _FINEST:
+    if common - position > FINEST:
         raise ArtifactError(
             f"a bias is {common - position} bits finer than its accumulator",
-            why=f"sums are computed with up to {_FINEST} bits more than products have",
+            why=f"sums are computed with up to {FINEST} bits more than products have",
             fix="Set bias=False on the layer if its bias is zero, or give bias_scaling_min_val a larger value.",
         )
-    bias = constants[1].to(torch.int64).reshape(shape) << min(common - fine, _FINEST)
+    bias = constants[1].to(torch.int64).reshape(shape) << min(common - fine, FINEST)
     return Sum(tensor=(total.to(torch.int64) << (common - position)) + bias, position=common)
 
 

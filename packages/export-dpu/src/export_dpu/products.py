@@ -7,6 +7,7 @@ from typing import Any, Final
 import torch
 from torch import fx
 
+from export_dpu.kernels import FINEST
 from export_dpu.operation import Value, arguments, pair, position_of, shape_of
 from export_dpu.padding import Pads, pad_before
 from export_dpu.reading import Reading
@@ -70,7 +71,7 @@ def read_product(reading: Reading, node: fx.Node) -> None:
         kinds["biases"] = (int(bias.bit_width or 0), position_of(bias))
     op_type, attributes = _written(reading, node, found, given)
     reading.values[node] = reading.add(node, op_type, tuple(inputs), position, attributes, kinds)
-    _note_shifts(reading, node, x.position, kinds, position)
+    _check_shifts(reading, node, x.position, kinds, position)
 
 
 def _padded(reading: Reading, node: fx.Node, found: Product, x: Value, given: dict[str, Any]) -> Value:
@@ -126,14 +127,14 @@ def pads_of(found: Product, given: dict[str, Any]) -> Pads:
     return (height, width, height, width)
 
 
-def _note_shifts(
+def _check_shifts(
     reading: Reading,
     node: fx.Node,
     x: int | None,
     kinds: dict[str, tuple[int, int | None]],
     out: int | None,
 ) -> None:
-    """Shifts that the compilers behind Vitis AI's quantizers do not take; those quantizers move positions to avoid them."""
+    """Note shifts that Vitis AI's quantizers move positions to avoid; refuse those that no accumulator holds."""
     weight = kinds["weights"][1]
     if x is None or weight is None or out is None:
         return
@@ -147,7 +148,14 @@ def _note_shifts(
     bias = kinds.get("biases", (0, None))[1]
     if bias is not None:
         moved, least = x + weight - bias, min(0, cut - 16)
-        if not least <= moved <= _CUT[1]:
+        if -moved > FINEST:
+            reading.refuse(
+                node,
+                f"a bias {-moved} bits finer than its accumulator",
+                f"no accumulator has more than {FINEST} bits behind those of its products",
+                "Set bias=False on this layer if its bias is zero, or give bias_scaling_min_val a larger value.",
+            )
+        elif not least <= moved <= _CUT[1]:
             reading.note(
                 node,
                 f"the bias is shifted by {moved} bits to the accumulator; Vitis AI keeps this within {least} and {_CUT[1]}, "
