@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from quant_core.export import export
 from quant_rnn import QuantGRU, QuantLSTM, QuantRNN
 
+DYNAMIC = torch.export.Dim.DYNAMIC
 FLOAT_RNN = dict.fromkeys(("bias_quant", "io_quant", "gate_acc_quant"))
 FLOAT_GRU = {**FLOAT_RNN, **dict.fromkeys(("sigmoid_quant", "tanh_quant"))}
 FLOAT_LSTM = {**FLOAT_GRU, "cell_state_quant": None}
@@ -73,3 +76,48 @@ def test_everything_quantized_is_unrolled(kind: type[nn.Module], tmp_path: Path)
     operators = [node.op_type for node in model.graph.node]
     assert operators.count("Gemm") >= 5
     assert operators.count("QuantizeLinear") > 10
+
+
+SCANNED: dict[str, tuple[type[nn.Module], dict[str, Any], dict[int, Any]]] = {
+    "LSTM": (QuantLSTM, {}, {0: DYNAMIC}),
+    "two layers, two directions, batch first": (
+        QuantLSTM,
+        {"num_layers": 2, "bidirectional": True, "batch_first": True, "gate_acc_bit_width": 6},
+        {0: DYNAMIC, 1: DYNAMIC},
+    ),
+    "coupled, projected": (QuantLSTM, {"coupled_input_forget_gates": True, "proj_size": 7}, {0: DYNAMIC}),
+    "GRU": (QuantGRU, {"bidirectional": True, "weight_bit_width": 4}, {0: DYNAMIC}),
+    "RNN": (QuantRNN, {"io_bit_width": 5}, {0: DYNAMIC}),
+}
+
+
+@pytest.mark.parametrize("name", SCANNED)
+def test_everything_quantized_is_a_scan_over_any_number_of_steps(name: str, tmp_path: Path) -> None:
+    kind, options, axes = SCANNED[name]
+    torch.manual_seed(0)
+    layer: Any = kind(10, 20, **options)
+    for _ in range(2):
+        layer(torch.randn(4, 3, 10))
+    layer.eval()
+    path = tmp_path / "model.onnx"
+    export(layer, (torch.randn(4, 3, 10),), target="qcdq", path=path, dynamic_shapes=(axes,))
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    scans = [node for node in model.graph.node if node.op_type == "Scan"]
+    assert len(scans) == len(layer.directions)
+    for scan in scans:
+        body = next(attribute.g for attribute in scan.attribute if attribute.name == "body")
+        assert {"QuantizeLinear", "DequantizeLinear", "Gemm"} <= {node.op_type for node in body.node}
+    session = onnxruntime.InferenceSession(path)
+    for length in (1, 2, 9):
+        x = torch.randn(*((3, length) if layer.batch_first else (length, 3)), 10)
+        results = session.run(None, {"input": x.numpy()})
+        for ours, theirs in zip(pytree.tree_leaves(layer(x)), results, strict=True):
+            torch.testing.assert_close(torch.from_numpy(theirs), ours.detach(), rtol=0, atol=1e-6)
+
+
+def test_a_sequence_alone_is_scanned(tmp_path: Path) -> None:
+    layer = QuantLSTM(10, 20).eval()
+    done = export(layer, (torch.randn(4, 10),), target="qcdq", dynamic_shapes=({0: DYNAMIC},), verify=True)
+    assert done.verification is not None
+    assert done.verification.equal

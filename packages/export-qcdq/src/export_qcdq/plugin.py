@@ -13,7 +13,8 @@ QCDQ = Capabilities(
         "quant::int weight": QuantSupport(bit_widths=range(2, 9), zero_point="any"),
         "quant::int activation": QuantSupport(bit_widths=range(2, 9), zero_point="any"),
         "quant::int bias": QuantSupport(bit_widths=range(2, 33)),
-    }
+    },
+    loops=True,
 )
 
 

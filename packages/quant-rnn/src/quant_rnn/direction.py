@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from quant_core.ops.loop import loop_input, loop_last, loop_outputs, loop_state
 from quant_core.proxies import QuantProxy
 from quant_nn.layer import value_of
 from quant_rnn.gate_weights import GateParams, GateWeight
 from quant_rnn.gates import named
-from quant_rnn.quantizing import MaybeQuantized, concatenate, on_grid, quantized, scale_of, stack
+from quant_rnn.quantizing import MaybeQuantized, concatenate, on_grid, quantized, scale_of, stack, with_value
 from quant_rnn.sequence import State, run
 from quant_rnn.weights import Weights, quantize_weights
 
@@ -92,14 +94,26 @@ class Direction(nn.Module):
             done = self._run_natively(projected, tuple(value_of(part) for part in state), weights)
             if done is not None:
                 return done
+            if not isinstance(projected.shape[0], int):
+                return self._capture_loop(projected, tuple(value_of(part) for part in state), weights)
         steps = projected.unbind(0) if sizes is None else projected.split(list(sizes))
-
-        def step(now: Tensor, before: tuple[Tensor, ...]) -> State:
-            after = self.cell(now, before, weights)
-            return (quantized(self.io_quant, value_of(after[0])), *after[1:])
-
-        outputs, last = run(step, steps, state, reverse=self.reverse)
+        outputs, last = run(partial(self._step, weights), steps, state, reverse=self.reverse)
         return (stack(outputs) if sizes is None else concatenate(outputs, 0)), last
+
+    def _step(self, weights: Weights, now: Tensor, before: tuple[Tensor, ...]) -> State:
+        after = self.cell(now, before, weights)
+        return (quantized(self.io_quant, value_of(after[0])), *after[1:])
+
+    def _capture_loop(
+        self, projected: Tensor, state: tuple[Tensor, ...], weights: Weights
+    ) -> tuple[MaybeQuantized, State]:
+        """One step stands for all of them, because their number is not known while the program is captured."""
+        now = loop_input(projected, reverse=self.reverse)
+        before = tuple(loop_state(part, now, number) for number, part in enumerate(state))
+        after = self._step(weights, now, before)
+        outputs = with_value(after[0], loop_outputs(value_of(after[0]), now, projected))
+        lasts = [with_value(part, loop_last(value_of(part), start)) for part, start in zip(after, before, strict=True)]
+        return outputs, tuple(lasts)
 
     def _run_natively(
         self, projected: Tensor, state: tuple[Tensor, ...], weights: Weights

@@ -24,6 +24,11 @@ def value(quantizer: QuantProxy | None, x: Tensor) -> Tensor:
     return value_of(quantized(quantizer, x))
 
 
+def with_value(like: MaybeQuantized, x: Tensor) -> MaybeQuantized:
+    """``x`` on the grid of another tensor; as it is where that one has none."""
+    return like.replace(value=x) if isinstance(like, QuantTensor) else x
+
+
 def on_grid(quantizer: QuantProxy | None, x: Tensor) -> MaybeQuantized:
     """What a quantizer with a stored scale has already rounded, with that scale."""
     if quantizer is None or not quantizer.is_quant_enabled:
