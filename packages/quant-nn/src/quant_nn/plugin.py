@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from quant_core.plugins import Layer, hookimpl
+from quant_core.plugins import Command, Layer, hookimpl
 
 QUANT_API_VERSION = 1
 
@@ -41,3 +41,13 @@ def quant_layers() -> Iterable[Layer]:
     yield _layer("Upsample", "interpolation on the grid of the input")
     yield _layer("UpsamplingBilinear2d", "bilinear interpolation of images")
     yield _layer("UpsamplingNearest2d", "repeated elements of images")
+
+
+@hookimpl
+def quant_commands() -> Iterable[Command]:
+    """What the command line can do with models of these layers."""
+    yield Command(
+        name="calibrate",
+        summary="Find the ranges of a model's quantizers in data.",
+        command="quant_nn.calibration.command:calibrate_command",
+    )

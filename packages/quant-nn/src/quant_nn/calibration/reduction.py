@@ -29,7 +29,8 @@ def share_failure() -> Iterator[None]:
         yield
     except BaseException as failure:
         if process_count() > 1:
-            _gathered(f"{type(failure).__name__}: {failure}")
+            lines = [line.strip() for line in str(failure).splitlines()]
+            _gathered(f"{type(failure).__name__}: {', '.join(lines[:2])}")  # what, and where
         raise
 
 

@@ -7,6 +7,9 @@ Migacz, "8-bit inference with TensorRT", GPU Technology Conference 2017, pages 3
   bins that are not empty;
 - the divergence is ``Σ P · log(P / Q)``, with both divided by their sum.
 
+Where something is cut off and the last bin is empty that would be infinite, and one element far out would keep everything. There
+``Q`` counts one element in that bin, because what is clamped ends up in it.
+
 As a loop over the cuts that takes seconds. Here all cuts are computed at once from three cumulative sums: of the counts ``c``, of
 ``c · log c``, and of the bins that are not empty. For a level with the sum ``s`` and ``z`` bins that are not empty, ``Q`` is
 ``s / z`` in each of them, so that ``Σ c · log Q = s · log(s / z)``.
@@ -48,7 +51,7 @@ def entropy(histogram: Histogram, levels: Levels | None) -> Tensor:
 
 
 def divergences(counts: Tensor, cuts: Tensor, levels: int) -> Tensor:
-    """The divergence at each cut, ``(cuts,)``, float64; infinite where something is cut off and the last bin is empty.
+    """The divergence at each cut, ``(cuts,)``, float64.
 
     Args:
         counts: ``(bins,)``.
@@ -60,15 +63,16 @@ def divergences(counts: Tensor, cuts: Tensor, levels: int) -> Tensor:
     total = counts.sum()
     sums, weighted, filled = (_cumulative(x) for x in (counts, torch.xlogy(counts, counts), (counts > 0).to(counts)))
     bounds = cuts.unsqueeze(1) * torch.arange(levels + 1, device=cuts.device) // levels  # (cuts, levels + 1)
-    s, z = sums[bounds].diff(dim=1), filled[bounds].diff(dim=1).clamp(min=1)
-    per_bin = s / z
+    s, z = sums[bounds].diff(dim=1), filled[bounds].diff(dim=1)
     kept = sums[cuts]
     last, cut_off = counts[cuts - 1], total - kept
+    landed = ((cut_off > 0) & (last == 0)).to(counts)
+    per_bin = s / z.clamp(min=1)
+    per_bin[:, -1] = (s[:, -1] + landed) / (z[:, -1] + landed).clamp(min=1)
     p_log_p = weighted[cuts] - torch.xlogy(last, last) + torch.xlogy(last + cut_off, last + cut_off)
     p_log_q = torch.xlogy(s, per_bin).sum(1) + torch.xlogy(cut_off, per_bin[:, -1])
-    divergence = (p_log_p - p_log_q) / total - total.log() + kept.log()
-    lost = (cut_off > 0) & (last == 0)
-    return divergence.masked_fill(lost | ~torch.isfinite(divergence), torch.inf)
+    divergence = (p_log_p - p_log_q) / total - total.log() + (kept + landed).log()
+    return divergence.nan_to_num(nan=torch.inf, posinf=torch.inf)  # of bins that are all empty
 
 
 def _cumulative(x: Tensor) -> Tensor:

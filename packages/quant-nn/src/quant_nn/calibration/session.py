@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -73,6 +74,7 @@ class Calibration:
         self._places = places(model, only, again=again)
         if self._own_statistics:
             _check_one_process()
+            self._before = [(quant, copy.deepcopy(quant.state_dict())) for quant in self._collecting_quants()]
             return
         for place in self._places:
             self._check(place)
@@ -101,7 +103,7 @@ class Calibration:
             InputError: when a tensor holds infinities or NaN, or there is no data.
         """
         before = self.batches
-        with share_failure(), self.collecting():
+        with share_failure(), self._undone_when_it_fails(), self.collecting():
             for batch in progressing(data, "calibrating", progress):
                 forward(self.model, batch)
                 self.batches += 1
@@ -115,7 +117,8 @@ class Calibration:
             StateError: when a quantizer has seen no data; names it.
         """
         if self._own_statistics:
-            return self._finish_statistics()
+            with self._undone_when_it_fails():
+                return self._finish_statistics()
         check_all_well()
         batches = reduce(self.calibrators, self._empty_calibrator, self.batches)
         self._check_seen({name for name, calibrator in self.calibrators.items() if not calibrator.empty})
@@ -201,14 +204,29 @@ class Calibration:
 
     def _finish_statistics(self) -> CalibrationReport:
         self._check_seen({place.name for place in self._places if not place.scaling.awaits_data})
-        rows = []
-        for place in self._places:
-            for proxy in place.proxies:
-                for part in proxy.tensor_quant.modules():
-                    if isinstance(getattr(part, "collected", None), StepCounter):
-                        part.collected.finish()
-            rows.append(Calibrated(name=place.name, threshold=_present(place.scaling), largest=None, elements=None))
+        for quant in self._collecting_quants():
+            for part in quant.modules():
+                if isinstance(collected := getattr(part, "collected", None), StepCounter):
+                    collected.finish()
+        rows = [
+            Calibrated(name=place.name, threshold=_present(place.scaling), largest=None, elements=None)
+            for place in self._places
+        ]
         return CalibrationReport(method=self.method.name, batches=self.batches, quantizers=tuple(rows))
+
+    def _collecting_quants(self) -> list[nn.Module]:
+        return [proxy.tensor_quant for place in self._places for proxy in place.proxies]
+
+    @contextmanager
+    def _undone_when_it_fails(self) -> Iterator[None]:
+        """The quantizers' own statistics are collected in themselves; what was there before comes back when that fails."""
+        try:
+            yield
+        except Exception:
+            if self._own_statistics:
+                for quant, state in self._before:
+                    quant.load_state_dict(state)
+            raise
 
     def _check_seen(self, seen: set[str]) -> None:
         missing = [place.name for place in self._places if place.name not in seen]
