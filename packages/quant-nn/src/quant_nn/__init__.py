@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from quant_nn.convert import RECIPES as RECIPES
     from quant_nn.convert import Conversion as Conversion
     from quant_nn.convert import Rule as Rule
+    from quant_nn.convert import functional_calls as functional_calls
     from quant_nn.convert import quantize as quantize
     from quant_nn.convert import read_rules as read_rules
     from quant_nn.convert import recipe as recipe
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
     from quant_nn.embedding import QuantEmbedding as QuantEmbedding
     from quant_nn.folding import Folding as Folding
     from quant_nn.folding import fold_batch_norms as fold_batch_norms
+    from quant_nn.functions import Cat as Cat
+    from quant_nn.functions import EltwiseAdd as EltwiseAdd
+    from quant_nn.functions import ScaledDotProductAttention as ScaledDotProductAttention
     from quant_nn.hadamard import HadamardClassifier as HadamardClassifier
     from quant_nn.joining import QuantCat as QuantCat
     from quant_nn.joining import QuantEltwiseAdd as QuantEltwiseAdd
@@ -53,6 +57,7 @@ if TYPE_CHECKING:
     from quant_nn.passing import QuantDropout as QuantDropout
     from quant_nn.passing import QuantMaxPool1d as QuantMaxPool1d
     from quant_nn.passing import QuantMaxPool2d as QuantMaxPool2d
+    from quant_nn.report import summary as summary
     from quant_nn.scale_bias import QuantScaleBias as QuantScaleBias
     from quant_nn.scale_bias import ScaleBias as ScaleBias
     from quant_nn.squashing import QuantHardTanh as QuantHardTanh
@@ -78,8 +83,10 @@ __getattr__, __dir__ = lazy_names(
         "Accumulator": "quant_nn.accumulation",
         "BatchNorm1dToQuantScaleBias": "quant_nn.batch_norm",
         "BatchNorm2dToQuantScaleBias": "quant_nn.batch_norm",
+        "Cat": "quant_nn.functions",
         "ClampQuantAccumulator": "quant_nn.accumulator",
         "Conversion": "quant_nn.convert",
+        "EltwiseAdd": "quant_nn.functions",
         "Folding": "quant_nn.folding",
         "HadamardClassifier": "quant_nn.hadamard",
         "QuantActivation": "quant_nn.activation",
@@ -114,14 +121,17 @@ __getattr__, __dir__ = lazy_names(
         "RECIPES": "quant_nn.convert",
         "Rule": "quant_nn.convert",
         "ScaleBias": "quant_nn.scale_bias",
+        "ScaledDotProductAttention": "quant_nn.functions",
         "TruncAdaptiveAvgPool2d": "quant_nn.trunc_pooling",
         "TruncAvgPool2d": "quant_nn.trunc_pooling",
         "TruncQuantAccumulator": "quant_nn.accumulator",
         "calibrate": "quant_nn.calibration",
         "fold_batch_norms": "quant_nn.folding",
+        "functional_calls": "quant_nn.convert",
         "quantize": "quant_nn.convert",
         "read_rules": "quant_nn.convert",
         "recipe": "quant_nn.convert",
+        "summary": "quant_nn.report",
         "write_rules": "quant_nn.convert",
     },
 )

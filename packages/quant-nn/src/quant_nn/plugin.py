@@ -24,6 +24,17 @@ def quant_layers() -> Iterable[Layer]:
             float_type=f"torch.nn:BatchNorm{axes}d",
             quant_type=f"quant_nn:BatchNorm{axes}dToQuantScaleBias",
         )
+    for function, summary in (
+        ("Cat", "concatenation on one grid"),
+        ("EltwiseAdd", "sum on one grid"),
+        ("ScaledDotProductAttention", "attention products"),
+    ):
+        yield Layer(
+            name=f"Quant{function}",
+            summary=summary,
+            float_type=f"quant_nn:{function}",
+            quant_type=f"quant_nn:Quant{function}",
+        )
     yield _layer("Conv1d", "convolution over sequences")
     yield _layer("Conv2d", "convolution over images")
     yield _layer("Conv3d", "convolution over volumes")
@@ -50,4 +61,9 @@ def quant_commands() -> Iterable[Command]:
         name="calibrate",
         summary="Find the ranges of a model's quantizers in data.",
         command="quant_nn.calibration.command:calibrate_command",
+    )
+    yield Command(
+        name="summary",
+        summary="Show what each layer of a model costs.",
+        command="quant_nn.report.command:summary_command",
     )

@@ -27,6 +27,9 @@ FLOATS: dict[str, nn.Module] = {
     "ConvTranspose3d": nn.ConvTranspose3d(1, 2, 2),
     "Embedding": nn.Embedding(7, 3, padding_idx=2, max_norm=0.5),
     "Hardtanh": nn.Hardtanh(-0.5, 2.0),
+    "Cat": qnn.Cat(),
+    "EltwiseAdd": qnn.EltwiseAdd(),
+    "ScaledDotProductAttention": qnn.ScaledDotProductAttention(),
     "Identity": nn.Identity(),
     "Linear": nn.Linear(5, 3, bias=False),
     "ReLU": nn.ReLU(inplace=True),
@@ -71,8 +74,12 @@ class Net(nn.Module):
         return self.head(x + self.embed.weight[0])
 
 
-def arguments(name: str) -> tuple[Tensor, ...]:
+def arguments(name: str) -> tuple[Any, ...]:
     torch.manual_seed(1)
+    if name == "Cat":
+        return ([torch.randn(2, 3), torch.randn(2, 4)],)
+    if name in ("EltwiseAdd", "ScaledDotProductAttention"):
+        return tuple(torch.randn(2, 3, 4) for _ in range(2 if name == "EltwiseAdd" else 3))
     if name == "Embedding":
         return (torch.tensor([[0, 2, 6]]),)
     if name.startswith("MultiheadAttention"):
@@ -81,7 +88,7 @@ def arguments(name: str) -> tuple[Tensor, ...]:
     return (torch.randn(SHAPES.get(name, (2, 3, 4, 4))),)
 
 
-def without_quantizers(name: str, layer: nn.Module) -> dict[str, Any]:
+def without_quantizers(name: str) -> dict[str, Any]:
     quant_type = getattr(qnn, f"Quant{name.split()[0]}" if name != "Hardtanh" else "QuantHardTanh")
     code = quant_type.__init__.__code__
     return dict.fromkeys(option for option in (*OFF, *ATTENTION_OFF) if option in code.co_varnames)
@@ -92,9 +99,9 @@ def test_without_quantizers_the_layer_computes_what_the_float_one_does(name: str
     """Every argument of the float layer has arrived, and every tensor."""
     layer = copy.deepcopy(FLOATS[name]).eval()
     inputs = arguments(name)
-    expected = layer(*(x.clone() for x in inputs))
+    expected = layer(*copy.deepcopy(inputs))
     parameters = dict(layer.named_parameters())
-    conversion = quantize(layer, Rule(names="*", options=without_quantizers(name, layer)))
+    conversion = quantize(layer, Rule(names="*", options=without_quantizers(name)))
     assert type(conversion.model).__module__.startswith("quant_nn.")
     assert not conversion.model.training
     torch.testing.assert_close(conversion.model(*inputs), expected)

@@ -112,7 +112,7 @@ def test_a_rule_whose_names_and_types_do_not_meet() -> None:
 def test_a_rule_for_layers_that_nothing_stands_for() -> None:
     lines = refused(UnknownNameError, Net(), [Rule(types="BatchNorm3d", options={"weight_bit_width": 4})])
     assert lines[2] == "rule 1: nothing is registered for the types of features.1 (torch.nn.BatchNorm3d)"
-    assert lines[3].startswith("Quantized layers are registered for BatchNorm1d, BatchNorm2d, Conv1d, ")
+    assert lines[3].startswith("Quantized layers are registered for BatchNorm1d, BatchNorm2d, Cat, Conv1d, ")
 
 
 def test_rules_that_contradict_each_other() -> None:
@@ -161,7 +161,7 @@ def test_an_unknown_quantizer_and_an_unknown_layer() -> None:
         "unknown layer 'QuantLinaer'",
         "at head, by rule 1",
         "layer is the name of a registered quantized layer, or 'package.module:Class'",
-        "Did you mean 'QuantLinear' or 'QuantTanh' or 'QuantReLU'?",
+        "Did you mean 'QuantLinear' or 'QuantCat' or 'QuantTanh'?",
     ]
 
 

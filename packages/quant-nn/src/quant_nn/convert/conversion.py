@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from quant_nn.convert.calls import Call
+
 
 @dataclass(frozen=True, kw_only=True)
 class Replaced:
@@ -55,12 +57,14 @@ class Conversion:
             run it is the float model, unchanged.
         replaced: the layers that were replaced, or would be in a dry run, in the order of the model.
         left: the layers that stay as they are, in the order of the model.
+        calls: calls of functions that rules cannot reach, where example inputs were given.
         dry_run: whether nothing was changed.
     """
 
     model: nn.Module
     replaced: tuple[Replaced, ...]
     left: tuple[Left, ...]
+    calls: tuple[Call, ...] = ()
     dry_run: bool = False
 
     def __str__(self) -> str:
@@ -68,7 +72,9 @@ class Conversion:
         head = (
             f"{_count(self.replaced)} {verb}, {len(self.left)} left as {'it is' if len(self.left) == 1 else 'they are'}"
         )
-        return "\n".join([head, *_aligned([*map(_replaced_row, self.replaced), *map(_left_row, self.left)])])
+        rows = [*map(_replaced_row, self.replaced), *map(_left_row, self.left)]
+        calls = [f"{len(self.calls)} calls that no rule reaches"] if self.calls else []
+        return "\n".join([head, *_aligned(rows), *calls, *(f"   {call}" for call in self.calls)])
 
 
 def _replaced_row(one: Replaced) -> tuple[str, ...]:

@@ -15,8 +15,10 @@ from quant_core.plugins import Registry, load_attribute, registry
 from quant_core.plugins.references import REFERENCE
 from quant_nn.convert.admission import check_arguments, check_model
 from quant_nn.convert.building import build
+from quant_nn.convert.calls import functional_calls
 from quant_nn.convert.carrying import carry_over
 from quant_nn.convert.conversion import Conversion, Left, Replaced
+from quant_nn.convert.graph_mode import with_modules
 from quant_nn.convert.matching import Decision, decide
 from quant_nn.convert.rule import Rule, label
 from quant_nn.convert.rule_errors import check_effective, check_matched
@@ -25,7 +27,13 @@ from quant_nn.convert.sites import check_held_once, float_types, sites
 
 
 def quantize(
-    model: nn.Module, rules: Rule | Iterable[Rule], *, dry_run: bool = False, plugins: Registry | None = None
+    model: nn.Module,
+    rules: Rule | Iterable[Rule],
+    *,
+    inputs: tuple[Any, ...] | None = None,
+    graph: bool = False,
+    dry_run: bool = False,
+    plugins: Registry | None = None,
 ) -> Conversion:
     """Replace float layers by quantized ones, in place.
 
@@ -37,16 +45,24 @@ def quantize(
     The model is changed in place; use ``copy.deepcopy`` to keep it. When an error is raised, nothing has changed. No random
     numbers are drawn.
 
+    Functions and operators in the code of the model are out of reach for rules. With example inputs they are found, and
+    reported with their source lines. With ``graph=True`` as well, the model is traced, functions that there is a module for
+    become such, and rules are for these modules too; ``result.model`` is then a new ``torch.fx.GraphModule`` and the model that
+    was given stays as it is, but shares its parameters.
+
     Args:
         model: a model of float layers.
         rules: what to replace, and with what; see :class:`Rule`, :func:`recipe` and :func:`read_rules`.
+        inputs: example inputs.
+        graph: make modules of functions first; takes ``inputs``.
         dry_run: only say what would happen. Everything is checked, and built, but nothing is put in place.
         plugins: the registry whose layers and quantizers take part; the process-wide one by default.
 
     Raises:
-        InputError: when the model is none.
+        InputError: when the model is none, or the example inputs do not fit it.
         ConfigurationError: when the model is quantized already, is on the meta device, rules contradict each other, or a layer
             cannot be replaced.
+        CaptureError: when there are example inputs, and the model cannot be captured or traced.
         UnknownNameError: when a rule is for no layer, or names a quantizer or layer that nobody registers.
         UnusedAttributeError: for an option that nothing reads.
 
@@ -62,6 +78,9 @@ def quantize(
     check_model(model)
     known = plugins or registry()
     table = float_types(known)
+    if graph:
+        model = with_modules(model, _given_inputs(inputs), table)
+    calls = () if inputs is None else functional_calls(model, inputs)
     decisions = decide(sites(model, table), given)
     check_matched(decisions, given, table)
     check_effective(decisions, given)
@@ -79,8 +98,19 @@ def quantize(
             for one, reason in left
             if reason is not None
         ),
+        calls=calls,
         dry_run=dry_run,
     )
+
+
+def _given_inputs(inputs: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    if inputs is None:
+        raise ConfigurationError(
+            "graph=True needs example inputs",
+            why="the graph is compared with the model on them",
+            fix="Pass inputs=(x,) as well.",
+        )
+    return inputs
 
 
 def _reason_to_leave(decision: Decision, rules: tuple[Rule, ...], table: Mapping[type, Any]) -> str | None:

@@ -1,0 +1,156 @@
+"""Rules that are ready to use, by name; each is made for a target, and what it gives passes the target's check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from quant_core.errors import UnknownNameError, did_you_mean
+from quant_nn.convert.rule import Place, Rule
+
+CONVOLUTIONS: Final = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
+PRODUCTS: Final = (*CONVOLUTIONS, "Linear")
+RECURRENT: Final = ("LSTM", "GRU", "RNN")
+_ATTENTION: Final = (
+    *("in_proj_input_quant", "in_proj_bias_quant", "attn_output_weights_quant", "q_scaled_quant"),
+    *("k_transposed_quant", "v_quant", "out_proj_input_quant", "out_proj_bias_quant"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Rules with a name.
+
+    Attributes:
+        name: the name.
+        summary: one line for listings.
+        target: the target that takes what it gives.
+        rules: the rules. All are optional: a model may have no layer that a rule is for, and later rules override them.
+    """
+
+    name: str
+    summary: str
+    target: str
+    rules: tuple[Rule, ...]
+
+
+def recipe(name: str) -> tuple[Rule, ...]:
+    """The rules of a recipe, to be used as they are or with further rules behind them.
+
+    Args:
+        name: one of :data:`RECIPES`.
+
+    Raises:
+        UnknownNameError: when there is none of that name; offers the nearest one.
+
+    >>> import quant_nn as qnn
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> print(qnn.quantize(net, [*recipe("weight_only"), Rule(names="2", options={"weight_bit_width": 4})]))
+    2 layers replaced, 1 left as it is
+    +  0  Linear -> QuantLinear  rule 1: weight_quant=Int8WeightPerChannelFloat
+    +  2  Linear -> QuantLinear  rule 1, rule 5: weight_quant=Int8WeightPerChannelFloat, weight_bit_width=4
+       1  ReLU                   no rule is for it
+    """
+    if name not in RECIPES:
+        raise UnknownNameError(
+            f"unknown recipe {name!r}",
+            why=f"the recipes are {', '.join(RECIPES)}",
+            fix=did_you_mean(name, RECIPES),
+        )
+    return RECIPES[name].rules
+
+
+def _for(types: tuple[str, ...] | str, place: Place | None = None, **options: Any) -> Rule:
+    return Rule(types=types, place=place, options=options, optional=True)
+
+
+def _averages(quantizer: str) -> tuple[Rule, ...]:
+    """Average pools whose result is rounded again."""
+    return tuple(
+        Rule(types=kind, layer=f"quant_nn.averaging:Quant{kind}", options={"output_quant": quantizer}, optional=True)
+        for kind in ("AvgPool2d", "AdaptiveAvgPool2d")
+    )
+
+
+def _without(names: tuple[str, ...]) -> dict[str, None]:
+    return dict.fromkeys(names)
+
+
+_RECURRENT_FLOATS = _without(
+    ("io_quant", "bias_quant", "gate_acc_quant", "sigmoid_quant", "tanh_quant", "cell_state_quant")
+)
+
+_ALL: Final = (
+    Recipe(
+        name="weight_only",
+        summary="weights of 8 bits with a scale per output channel, everything else in float",
+        target="qcdq",
+        rules=(
+            _for((*PRODUCTS, "Embedding"), weight_quant="Int8WeightPerChannelFloat"),
+            _for("MultiheadAttention", **_without(_ATTENTION)),
+            _for("LSTM", **_RECURRENT_FLOATS),
+            _for(("GRU", "RNN"), **{key: None for key in _RECURRENT_FLOATS if key != "cell_state_quant"}),
+        ),
+    ),
+    Recipe(
+        name="w8a8_integer_cpu",
+        summary="weights of 8 bits per output channel, inputs of layers of 8 bits with a zero-point, biases of 32 bits",
+        target="qcdq",
+        rules=(
+            _for(
+                PRODUCTS,
+                weight_quant="Int8WeightPerChannelFloat",
+                input_quant="ShiftedUint8ActPerTensorFloat",
+                bias_quant="Int32Bias",
+            ),
+            _for("Embedding", weight_quant="Int8WeightPerTensorFloat"),
+            _for("MultiheadAttention"),
+            _for(RECURRENT),
+        ),
+    ),
+    Recipe(
+        name="w4a4_finn",
+        summary="weights of 4 bits per output channel, activations of 4 bits, the input of 8 bits",
+        target="finn",
+        rules=(
+            _for(PRODUCTS, weight_quant="Int8WeightPerChannelFloat", weight_bit_width=4),
+            _for(PRODUCTS, place="first", input_quant="Int8ActPerTensorFloat"),
+            _for("ReLU", bit_width=4),
+            _for(("Hardtanh", "Tanh"), bit_width=4),
+        ),
+    ),
+    Recipe(
+        name="fixed_point_dpu",
+        summary="everything of 8 bits, scales that are powers of two, one per tensor; without batch normalizations",
+        target="dpuv2",
+        rules=(
+            _for(
+                PRODUCTS,
+                weight_quant="Int8WeightPerTensorFixedPoint",
+                bias_quant="Int8BiasPerTensorFixedPointInternalScaling",
+                output_quant="Int8ActPerTensorFixedPoint",
+            ),
+            _for(PRODUCTS, place="first", input_quant="Int8ActPerTensorFixedPoint"),
+            *_averages("Int8ActPerTensorFixedPoint"),
+        ),
+    ),
+    Recipe(
+        name="torch_native",
+        summary="weights of 8 bits per output channel, inputs and outputs of layers of 8 bits with a zero-point",
+        target="torchq",
+        rules=(
+            _for(
+                PRODUCTS,
+                weight_quant="Int8WeightPerChannelFloat",
+                output_quant="ShiftedUint8ActPerTensorFloat",
+            ),
+            _for(PRODUCTS, place="first", input_quant="ShiftedUint8ActPerTensorFloat"),
+            *_averages("ShiftedUint8ActPerTensorFloat"),
+        ),
+    ),
+)
+RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType({one.name: one for one in _ALL})
+"""All recipes by name."""
