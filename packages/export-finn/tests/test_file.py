@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_nothing_tells_of_the_tools_that_wrote_it(file: Any) -> None:
     content = file.artifact.content()
     for word in (b"torch", b"aten", b"pkg.", b"onnxscript", b"dynamo", b"quant::", b"qonnx::", b"val_", b".py"):
         assert word not in content, word
-    assert (file.onnx.producer_name, file.onnx.producer_version) == ("export-finn", "")
+    assert (file.onnx.producer_name, file.onnx.producer_version) == ("export-finn", version("export-finn"))
 
 
 def test_only_the_inputs_of_the_model_are_inputs(file: Any) -> None:

@@ -241,7 +241,7 @@ def test_options(target: str) -> None:
     )
     assert message(ConfigurationError, lambda: lower(program, target, opset_version=11)) == (
         "opset_version=11 cannot be written\n"
-        "  torch's exporter writes 18 and later, and this target knows up to 21\n"
+        "  this target writes 18 to 21\n"
         "  Use 18, which every current runtime reads."
     )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from quant_core.errors import ArtifactError
 from quant_core.export import CallSignature, Trace
-from quant_core.export.onnx import OnnxArtifact
+from quant_core.export.onnx import Converted, OnnxArtifact
 
 
 class QonnxArtifact(OnnxArtifact):
@@ -35,7 +35,7 @@ class QonnxArtifact(OnnxArtifact):
         values: Mapping[str, str],
         scales: Mapping[str, Tensor] | None = None,
     ) -> None:
-        super().__init__(target, signature, content, values)
+        super().__init__(target, signature, Converted(content=content, names=dict(values), data=b""))
         self._scales = dict(scales or {})
 
     def trace(self, inputs: list[Any]) -> Trace:

@@ -33,7 +33,7 @@ def lower(program: Program, opset_version: int = 18) -> QonnxArtifact:
     check_opset(opset_version)
     check_precision(program, "finn")
     lowering = Lowering(program)
-    content, names = to_onnx(
+    converted = to_onnx(
         program,
         lowering.exported(),
         target="finn",
@@ -46,5 +46,6 @@ def lower(program: Program, opset_version: int = 18) -> QonnxArtifact:
             annotate(lowering.constant_datatypes, lowering.result_datatypes),
         ),
     )
+    content, names = converted.in_one_file("finn")
     values, scales = lowering.values(names)
     return QonnxArtifact("finn", program.signature, content, values, scales)

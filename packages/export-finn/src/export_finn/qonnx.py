@@ -1,4 +1,4 @@
-"""Target ``qonnx``: ONNX in which quantization is ``Quant``, ``BipolarQuant`` and ``Trunc`` of ``qonnx.custom_op.general``.
+"""Target ``qonnx``: ONNX in which quantization is ``Quant``, ``BipolarQuant``, ``Trunc`` and ``FloatQuant``, of ``qonnx``.
 
 - An activation quantizer becomes one such node.
 - A weight or a bias is stored as the values that it is rounded to, behind a node that tells their grid and rounds nothing more.
@@ -14,8 +14,9 @@ from torch.export import ExportedProgram
 
 from export_finn.artifact import QonnxArtifact
 from export_finn.flattening import restore_flatten
+from export_finn.minifloats import format_flags, format_parts
 from export_finn.operands import ROUNDING_MODES, dequantized, input_grid, scale_and_zero_point
-from export_finn.ops import BIPOLAR, QUANT, TRUNC, translations
+from export_finn.ops import BIPOLAR, FLOAT, QUANT, TRUNC, translations
 from export_finn.outputs import compute_constant_outputs
 from export_finn.weights import split_weights
 from quant_core.export import Program, ProgramBuilder, Quantizer, constant_inputs, is_quantizer
@@ -36,7 +37,7 @@ def lower(program: Program, opset_version: int = 18) -> QonnxArtifact:
     """
     check_opset(opset_version)
     check_precision(program, "qonnx")
-    content, values = to_onnx(
+    converted = to_onnx(
         program,
         _Rewriting(program).exported(),
         target="qonnx",
@@ -45,6 +46,7 @@ def lower(program: Program, opset_version: int = 18) -> QonnxArtifact:
         producer="export-finn",
         steps=(split_weights, restore_flatten, compute_constant_outputs),
     )
+    content, values = converted.in_one_file("qonnx")
     return QonnxArtifact("qonnx", program.signature, content, values)
 
 
@@ -56,7 +58,7 @@ class _Rewriting:
         self.builder = ProgramBuilder(program.exported)
         self.names = constant_inputs(program.exported)
         self.quantizers = {quantizer.name: quantizer for quantizer in program.quantizers}
-        self.weights = frozenset(name for name, quantizer in self.quantizers.items() if quantizer.integers is not None)
+        self.weights = frozenset(name for name, quantizer in self.quantizers.items() if quantizer.role != "activation")
 
     def exported(self) -> ExportedProgram:
         for node in self.program.graph.nodes:
@@ -108,6 +110,12 @@ class _Rewriting:
         scale_node = self.builder.constant(f"{base}_scale", scale)
         if quantizer.op == "quant::binary":
             return self.builder.call(BIPOLAR, (stored, scale_node), {"name": name}, like=node, name=name)
+        if quantizer.float_format is not None:
+            numbers = (
+                self.builder.constant(f"{base}_{part}", number) for part, number in format_parts(quantizer.float_format)
+            )
+            options = format_flags(quantizer, "ROUND", name)
+            return self.builder.call(FLOAT, (stored, scale_node, *numbers), options, like=node, name=name)
         zero_node = self.builder.constant(f"{base}_zero_point", zero_point)
         bits_node = self.builder.constant(f"{base}_bit_width", _number(quantizer.bit_width))
         options = {"signed": quantizer.signed, "narrow": quantizer.narrow_range, "rounding_mode": "ROUND", "name": name}
@@ -123,6 +131,11 @@ class _Rewriting:
         scale_node = parameter("scale", scale)
         if quantizer.op == "quant::binary":
             self.builder.replace(node, BIPOLAR, (x, scale_node), {"name": node.name})
+            return
+        if quantizer.float_format is not None:
+            numbers = (parameter(part, number) for part, number in format_parts(quantizer.float_format))
+            options = format_flags(quantizer, ROUNDING_MODES[quantizer.rounding_mode], node.name)
+            self.builder.replace(node, FLOAT, (x, scale_node, *numbers), options)
             return
         ternary = quantizer.op == "quant::ternary"
         zero_node = parameter("zero_point", zero_point)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -53,9 +54,24 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         ArtifactError: when the file cannot be written.
     """
-    check_writable(path)
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write several files as :func:`write_atomically` writes one: all are on the disk before the first is put in its place.
+
+    Raises:
+        ArtifactError: when one of them cannot be written; those that were there before are unchanged.
+    """
+    for path in contents:
+        check_writable(path)
+    temporaries: dict[Path, str] = {}
+    path = next(iter(contents))
     try:
-        _replace(_real(path), content)
+        for path, content in contents.items():
+            _write_beside(_real(path), content, temporaries)
+        for path, temporary in temporaries.items():
+            os.replace(temporary, path)
     except OSError as failure:
         raise ArtifactError(
             f"cannot write {path.name!r}",
@@ -63,21 +79,20 @@ def write_atomically(path: Path, content: bytes) -> None:
             why=f"{type(failure).__name__}: {failure.strerror or failure}",
             fix="Check the free space and the permissions of the directory; the file there before is unchanged.",
         ) from failure
+    finally:
+        for temporary in temporaries.values():
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
 
 
-def _replace(real: Path, content: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=real.parent, prefix=_PREFIX)
-    try:
-        with open(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, real)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+def _write_beside(real: Path, content: bytes, temporaries: dict[Path, str]) -> None:
+    """Write the content of a file to a temporary one in the same directory, which is noted first."""
+    descriptor, temporaries[real] = tempfile.mkstemp(dir=real.parent, prefix=_PREFIX)
+    with open(descriptor, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.chmod(temporaries[real], 0o666 & ~_umask())
 
 
 def _real(path: Path) -> Path:

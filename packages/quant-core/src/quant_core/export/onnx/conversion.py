@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from importlib.metadata import version
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import fx
 from torch.export import ExportedProgram
 
 from quant_core.errors import UnsupportedError
+from quant_core.export.onnx.external_data import take_out
 from quant_core.export.onnx.naming import MARK, ORIGIN, tidy
+from quant_core.export.onnx.older_opset import OLDEST_WRITTEN, write_older
 from quant_core.export.onnx.optimize import optimize
+from quant_core.export.onnx.recurrent import couple_gates, rnn_translations
+from quant_core.export.onnx.requirements import ir_version
 from quant_core.export.onnx.scan import loop_translations, wrap_loops
+from quant_core.export.onnx.unsupported import explain
 from quant_core.export.program import Program
 from quant_core.export.quiet import quiet
 
@@ -24,7 +30,36 @@ Translation = Callable[..., Any]
 Step = Callable[[Any], None]
 """A function that changes an ``onnx_ir`` model in place, before names are given."""
 
-IR_VERSION = 10
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Converted(NamedTuple):
+    """An ONNX model.
+
+    Attributes:
+        content: the bytes of the file.
+        names: the name of the ONNX value of each quantizer and of each other node of the program that the file still computes, by
+            the node's name.
+        data: the bytes of a second file, for a model that does not fit into one; else empty.
+    """
+
+    content: bytes
+    names: dict[str, str]
+    data: bytes
+
+    def in_one_file(self, target: str) -> tuple[bytes, dict[str, str]]:
+        """Content and names, for targets whose readers know no second file.
+
+        Raises:
+            UnsupportedError: when the model does not fit into one.
+        """
+        if self.data:
+            raise UnsupportedError(
+                f"target {target!r} cannot write this model",
+                why="an ONNX file holds 2 GB at most, and the readers of this one know no second file beside it",
+                fix="Export parts of the model, or export to a target that writes a second file (qcdq, qop).",
+            )
+        return self.content, self.names
 
 
 def mark(value: Any, quantizer: str) -> Any:
@@ -42,7 +77,8 @@ def to_onnx(
     opset: int,
     producer: str,
     steps: Sequence[Step] = (),
-) -> tuple[bytes, dict[str, str]]:
+    metadata: Mapping[str, str] = _NOTHING,
+) -> Converted:
     """Convert a program to ONNX.
 
     Args:
@@ -53,42 +89,48 @@ def to_onnx(
         opset: the version of the standard ONNX operators.
         producer: the name of the distribution that writes the file.
         steps: what the target does to the simplified model, in order.
-
-    Returns:
-        The bytes of the file, and the name of the ONNX value of each quantizer and of each other node of ``exported`` that the
-        file still computes, by the node's name.
+        metadata: what the file says of itself.
 
     Raises:
-        UnsupportedError: when the model returns something else than tensors, or torch's exporter has no ONNX operator for an op
-            of it.
+        UnsupportedError: when the model returns something else than tensors, or there is no ONNX operator for operations of it,
+            or none in that version; names all of them.
     """
     _check_outputs(program, target)
-    translations = {**loop_translations(), **translations}
+    translations = {**loop_translations(), **rnn_translations(max(opset, OLDEST_WRITTEN)), **translations}
+
+    def attempt(table: Mapping[Any, Translation]) -> Any:
+        return torch.onnx.export(
+            exported,
+            dynamo=True,
+            opset_version=max(opset, OLDEST_WRITTEN),
+            custom_translation_table=dict(table),
+            verbose=False,
+            optimize=False,
+        )
+
     with quiet(), _origins_noted(exported):
         try:
-            converted = torch.onnx.export(
-                exported,
-                dynamo=True,
-                opset_version=opset,
-                custom_translation_table=dict(translations),
-                verbose=False,
-                optimize=False,
-            )
+            converted = attempt(translations)
         except torch.onnx.OnnxExporterError as failure:
-            raise _unsupported(program, exported, failure, target) from failure
+            raise explain(failure, program, exported, target, attempt, translations) from failure
         assert converted is not None
         model = converted.model
         optimize(model)
+        couple_gates(program)(model)
         wrap_loops(model)
         for step in steps:
             step(model)
-    model.ir_version = IR_VERSION
+        if opset < OLDEST_WRITTEN:
+            write_older(model, opset, target)
+    model.ir_version = ir_version(opset)
     model.producer_name = producer
-    model.producer_version = None
+    model.producer_version = version(producer)
     names = tidy(model, program.signature)
+    model.metadata_props.update(metadata)
     _standard_first(model.graph.opset_imports)
-    content: bytes = converted.model_proto.SerializeToString(deterministic=True)
-    return content, names
+    proto = converted.model_proto
+    data = take_out(proto)
+    return Converted(content=proto.SerializeToString(deterministic=True), names=names, data=data)
 
 
 def _standard_first(imports: dict[str, int]) -> None:
@@ -122,44 +164,3 @@ def _check_outputs(program: Program, target: str) -> None:
             why="an ONNX file returns tensors",
             fix="Return tensors only from the exported model.",
         )
-
-
-def _unsupported(program: Program, exported: ExportedProgram, failure: Exception, target: str) -> UnsupportedError:
-    """Which op torch's exporter stopped at: its report names the node as it stands after its own decompositions."""
-    reports = []
-    cause: BaseException | None = failure
-    while cause is not None:
-        reports.append(str(cause))
-        cause = cause.__cause__
-    text = "\n".join(reports)
-    found = re.search(r"call_function\[target=torch\.ops\.([\w.]+)\]", text)
-    op = found.group(1) if found else "an operation"
-    node = (_find(program.graph, op) or _find_decomposed(exported, op)) if found else None
-    reason = next((line for line in reports[-1].splitlines() if line.strip()), type(failure).__name__)
-    return UnsupportedError(
-        f"target {target!r} cannot lower {op}",
-        where=str(program.where(node)) if node else None,
-        why=f"torch's ONNX exporter refuses it: {reason.strip()}",
-        fix="Replace the operation, or keep it out of the exported part of the model.",
-    )
-
-
-def _find(graph: fx.Graph, op: str) -> fx.Node | None:
-    return next((node for node in graph.nodes if str(node.target) == op), None)
-
-
-def _find_decomposed(exported: ExportedProgram, op: str) -> fx.Node | None:
-    """The first node of an op that stands in the graph only after decompositions.
-
-    Torch's exporter takes some of all that torch has; what it stopped at is what the standard ones leave, or else all of them.
-    """
-    for table in (None, dict(torch._decomp.decomposition_table)):
-        with quiet():
-            try:
-                decomposed = exported.run_decompositions(table)
-            except Exception:  # the error that is being explained matters more than its place
-                continue
-        node = _find(decomposed.graph, op)
-        if node is not None:
-            return node
-    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import torch
@@ -10,21 +11,33 @@ from quant_core.errors import ConfigurationError, UnsupportedError
 from quant_core.export.program import Program, is_quantizer
 
 OPSETS: Final = range(18, 22)
-"""The versions of the standard operators that can be written."""
+"""The versions of the standard operators that every target can write."""
+DEFAULT_OPSET: Final = 18
+_IR_VERSIONS: Final = {13: 7, 15: 8, 19: 9, 21: 10, 23: 11, 24: 12, 25: 13}
+"""From which version of the operators on a file needs which version of the format: that of the release that had both."""
 
 
-def check_opset(version: object) -> None:
-    """Refuse a version of the standard operators that cannot be written.
+def check_opset(version: object, known: Collection[int] = OPSETS) -> None:
+    """Refuse a version of the standard operators that a target cannot write.
 
     Raises:
-        ConfigurationError: names the versions that can.
+        ConfigurationError: names the versions that it can.
     """
-    if version not in OPSETS:
+    if isinstance(version, bool) or version not in known:
         raise ConfigurationError(
             f"opset_version={version!r} cannot be written",
-            why=f"torch's exporter writes {OPSETS[0]} and later, and this target knows up to {OPSETS[-1]}",
-            fix=f"Use {OPSETS[0]}, which every current runtime reads.",
+            why=f"this target writes {min(known)} to {max(known)}",
+            fix=f"Use {DEFAULT_OPSET}, which every current runtime reads.",
         )
+
+
+def ir_version(opset: int) -> int:
+    """The version of the format in which a version of the standard operators appeared: a reader of one knows the other.
+
+    >>> ir_version(13), ir_version(18), ir_version(21), ir_version(25)
+    (7, 8, 10, 13)
+    """
+    return max(version for first, version in _IR_VERSIONS.items() if first <= opset)
 
 
 def check_precision(program: Program, target: str) -> None:
