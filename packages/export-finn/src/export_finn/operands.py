@@ -45,6 +45,8 @@ def _ranked(tensor: Tensor, rank: int) -> Tensor:
 
 def dequantized(quantizer: Quantizer) -> Tensor:
     """The values of a quantized weight or bias, ``(integers − zero_point) · scale`` in float32, as the program computes them."""
+    if quantizer.values is not None:  # of minifloats
+        return quantizer.values.to(torch.float32)
     assert quantizer.integers is not None  # a weight or a bias
     assert quantizer.scale is not None
     assert quantizer.zero_point is not None

@@ -41,6 +41,11 @@ QUANT: Final = _define(
     "str name)",
     _like_x,
 )
+FLOAT: Final = _define(
+    "float(Tensor x, Tensor scale, Tensor exponent_bits, Tensor mantissa_bits, Tensor exponent_bias, Tensor max_value, *, "
+    "bool has_inf, bool has_nan, bool has_subnormal, bool saturating, str rounding_mode, str name)",
+    _like_x,
+)
 BIPOLAR: Final = _define("bipolar(Tensor x, Tensor scale, *, str name)", _like_x)
 TRUNC: Final = _define(
     "trunc(Tensor x, Tensor scale, Tensor zero_point, Tensor bit_width, Tensor output_scale, Tensor output_bit_width, *, "
@@ -63,6 +68,9 @@ def translations() -> dict[Any, Translation]:
 
     integers = op("Quant", "X", "scale", "zeropt", "bitwidth", signed=int, narrow=int, rounding_mode=str)
     bipolar = op("BipolarQuant", "X", "scale")
+    words = ("X", "scale", "exponent_bitwidth", "mantissa_bitwidth", "exponent_bias", "max_val")
+    flags = {"has_inf": int, "has_nan": int, "has_subnormal": int, "saturation": int}
+    minifloat = op("FloatQuant", *words, **flags, rounding_mode=str)
     operands = ("X", "scale", "zeropt", "in_bitwidth", "out_scale", "out_bitwidth")
     trunc = op("Trunc", *operands, signed=int, narrow=int, rounding_mode=str)
     levels = op("MultiThreshold", "X", "thresholds", out_scale=float, out_bias=float, out_dtype=str, data_layout=str)
@@ -74,6 +82,25 @@ def translations() -> dict[Any, Translation]:
     ) -> Any:
         kinds = {"signed": int(signed), "narrow": int(narrow), "rounding_mode": rounding_mode}
         return mark(integers(x, scale, zero, bits, **kinds), name)
+
+    def to_float(
+        x: Any,
+        scale: Any,
+        exponent_bits: Any,
+        mantissa_bits: Any,
+        exponent_bias: Any,
+        max_value: Any,
+        has_inf: bool,
+        has_nan: bool,
+        has_subnormal: bool,
+        saturating: bool,
+        rounding_mode: str,
+        name: str,
+    ) -> Any:
+        codes = {"has_inf": int(has_inf), "has_nan": int(has_nan), "has_subnormal": int(has_subnormal)}
+        numbers = (exponent_bits, mantissa_bits, exponent_bias, max_value)
+        found = minifloat(x, scale, *numbers, **codes, saturation=int(saturating), rounding_mode=rounding_mode)
+        return mark(found, name)
 
     def to_bipolar(x: Any, scale: Any, name: str) -> Any:
         return mark(bipolar(x, scale), name)
@@ -103,6 +130,7 @@ def translations() -> dict[Any, Translation]:
 
     return {
         QUANT: to_quant,
+        FLOAT: to_float,
         BIPOLAR: to_bipolar,
         TRUNC: to_trunc,
         MULTI_THRESHOLD: to_levels,

@@ -23,6 +23,10 @@ QONNX = Capabilities(
             bit_widths=range(2, 17), rounding_modes={"ROUND", "FLOOR", "CEIL", "TO_ZERO", "HALF_UP"}
         ),
         "quant::int bias": QuantSupport(bit_widths=range(2, 33)),
+        "quant::float weight": QuantSupport(bit_widths=range(2, 20)),
+        "quant::float activation": QuantSupport(
+            bit_widths=range(2, 20), rounding_modes={"ROUND", "FLOOR", "CEIL", "TO_ZERO"}
+        ),
     }
 )
 
@@ -44,7 +48,7 @@ def quant_targets() -> Iterable[Target]:
     """QONNX, and the form of it that FINN works on."""
     yield Target(
         name="qonnx",
-        summary="ONNX with Quant, BipolarQuant and Trunc, as QONNX and hls4ml read it",
+        summary="ONNX with Quant, BipolarQuant, Trunc and FloatQuant, as QONNX and hls4ml read it",
         exporter="export_finn.qonnx:lower",
         suffix=".onnx",
         capabilities=QONNX,

@@ -41,6 +41,15 @@ def of_qonnx(program: Program) -> Iterable[Refusal | Note]:
                 constraint="QONNX rounds ties away from zero in this mode, and this model upwards",
                 fix="Set rounding_mode='ROUND' on this layer, or signed=False behind a ReLU.",
             )
+        numbers = quantizer.float_format
+        if quantizer.role == "activation" and numbers is not None and not numbers.has_subnormal:
+            yield Refusal(
+                where=str(quantizer.where),
+                op=quantizer.op,
+                actual="has_subnormal=False",
+                constraint="readers of QONNX compute with subnormal numbers, whatever the file says",
+                fix="Set has_subnormal=True on this layer.",
+            )
     for refusal in check(program, "finn").refusals:
         if refusal.actual != VARYING:
             yield Note(where=refusal.where, what=f"FINN refuses {refusal.op} with {refusal.actual}")

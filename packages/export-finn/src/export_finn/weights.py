@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from quant_core.export.onnx import SCOPES
 
-_QUANTIZERS: Final = ("Quant", "BipolarQuant")
+_QUANTIZERS: Final = ("Quant", "BipolarQuant", "FloatQuant")
 
 
 def split_weights(model: Any) -> None:

@@ -17,7 +17,7 @@ from quant_core.ops.float_format import FloatFormat
 from quant_core.ops.integer import ClampGradient
 from quant_core.ops.integer_levels import compute_dtype
 from quant_core.ops.rounding import round_to_integer
-from quant_core.ops.straight_through import straight_through, tensor_clamp
+from quant_core.ops.straight_through import straight_through
 
 
 def quantize_float(
@@ -37,8 +37,8 @@ def quantize_float(
         rounding_mode: one of :data:`~quant_core.ops.rounding.ROUNDING_MODES`.
         clamp_gradient: as in :func:`~quant_core.ops.quantize_int`.
 
-    Gradient, with ``v = x/scale`` and ``q = r(v)``: up to the largest number ``g`` to ``x`` and ``g·(q − v)`` to ``scale``;
-    beyond it nothing to ``x`` and ``g·q`` to ``scale``, or as before with ``"pass"``.
+    Gradient, with ``v = x/scale`` and ``q = r(v)``: ``g`` to ``x`` and ``g·(q − v)`` to ``scale``; where ``v`` is rounded to more
+    than the largest number nothing to ``x`` and ``g·q`` to ``scale``, or as before with ``"pass"``.
 
     >>> e4m3 = FloatFormat.of_bits(4, 3)
     >>> quantize_float(torch.tensor([0.3, -17.3, 1000.0]), torch.tensor(1.0), e4m3).tolist()
@@ -48,10 +48,12 @@ def quantize_float(
         captured: Tensor = torch.ops.quant.float(x, scale, **float_format.fields, rounding_mode=rounding_mode)
         return captured
     exact = x.to(compute_dtype(x)) / scale
-    rounded = round_to_format(exact.detach(), float_format, rounding_mode)
-    largest = float_format.max_value
-    passing = tensor_clamp(exact, -largest, largest) if clamp_gradient == "masked" else exact
-    return (straight_through(passing, rounded) * scale).to(x.dtype)
+    rounded = round_unbounded(exact.detach(), float_format, rounding_mode)
+    if clamp_gradient == "masked":
+        numbers = bound(straight_through(exact, rounded), float_format)
+    else:
+        numbers = straight_through(exact, bound(rounded, float_format))
+    return (numbers * scale).to(x.dtype)
 
 
 def fake_float(x: Tensor, scale: Tensor, float_format: FloatFormat, rounding_mode: str = "ROUND") -> Tensor:
@@ -73,15 +75,33 @@ def round_to_format(x: Tensor, float_format: FloatFormat, rounding_mode: str = "
     >>> round_to_format(torch.tensor([1.3, 6e4, 7e4]), ocp)
     tensor([1.2500e+00, 5.7344e+04,        inf])
     """
-    largest = float_format.max_value
-    limit = largest if float_format.saturating else 4 * largest  # beyond that all is too large alike
+    return bound(round_unbounded(x, float_format, rounding_mode), float_format)
+
+
+def round_unbounded(x: Tensor, float_format: FloatFormat, rounding_mode: str = "ROUND") -> Tensor:
+    """What ``x`` is rounded to if there are larger numbers than the format has, up to four times the largest.
+
+    >>> round_unbounded(torch.tensor([480.0, 495.0, 505.0, 1e9]), FloatFormat.of_bits(4, 3))
+    tensor([ 480.,  480.,  512., 1920.])
+    """
+    limit = 4 * float_format.max_value  # beyond that all is too large alike
     bounded = x.clamp(-limit, limit)
     step = spacing(bounded, float_format)
-    rounded = round_to_integer(bounded / step, rounding_mode) * step
+    return round_to_integer(bounded / step, rounding_mode) * step
+
+
+def bound(numbers: Tensor, float_format: FloatFormat) -> Tensor:
+    """What is too large becomes the largest number, or infinity, or NaN; no gradient passes there.
+
+    >>> bound(torch.tensor([480.0, 512.0, -1920.0]), FloatFormat.of_bits(4, 3))
+    tensor([ 480.,  480., -480.])
+    """
+    largest = float_format.max_value
     if float_format.saturating:
-        return rounded
-    beyond = torch.copysign(torch.full_like(rounded, math.inf if float_format.has_inf else math.nan), rounded)
-    return torch.where(rounded.abs() > largest, beyond, rounded)
+        return numbers.clamp(-largest, largest)
+    code = math.inf if float_format.has_inf else math.nan
+    beyond = torch.copysign(torch.full_like(numbers, code), numbers.detach())
+    return torch.where(numbers.abs() > largest, beyond, numbers)
 
 
 def spacing(x: Tensor, float_format: FloatFormat) -> Tensor:
