@@ -437,6 +437,16 @@ def test_weights_that_are_computed_are_refused() -> None:
     ]
 
 
+def test_a_batch_normalization_is_refused_once_with_the_way_to_fold_it() -> None:
+    net = nn.Sequential(qnn.QuantConv2d(4, 2, 1, input_quant=Act, **LAYER), nn.BatchNorm2d(2), qnn.QuantReLU(Act))
+    (text,) = refusals(net)
+    what, where, _, fix = text.splitlines()
+    assert (what, where) == ("aten.batch_norm.default with node '_1_batch_norm'", "  at 1 (torch.nn.BatchNorm2d)")
+    assert fix == "  Fold it into the layer beside it first: quant_nn.fold_batch_norms(model, inputs)."
+    qnn.fold_batch_norms(net, (IMAGE,))
+    assert refusals(net) == []
+
+
 def test_float_layers_are_named_one_by_one() -> None:
     net = nn.Sequential(
         qnn.QuantIdentity(Act), nn.BatchNorm2d(4), nn.Sigmoid(), nn.Conv2d(4, 2, 1), nn.Flatten(), nn.Linear(128, 3)

@@ -17,6 +17,7 @@ from export_dpu.products import read_product
 from export_dpu.reading import BITS, Reading
 from export_dpu.rounding import check_in_place, read_quantizer, read_relu
 from quant_core.export import Note, Program, Refusal, is_quantizer
+from quant_core.export.assertions import ASSERTIONS
 from quant_core.export.fixed_shapes import varying_shapes
 
 _aten = torch.ops.aten
@@ -59,7 +60,7 @@ def read(program: Program, target: str, pads_apart: bool) -> Reading:
         target: the name of the target, for messages.
         pads_apart: whether padding is written as operations of its own.
     """
-    reading = Reading(program, target, pads_apart)
+    reading = Reading(program, target, pads_apart, foreign=_foreign(program))
     reading.findings.extend(varying_shapes(program, target, "PyXIR"))
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name not in program.constants:
@@ -76,6 +77,12 @@ def read(program: Program, target: str, pads_apart: bool) -> Reading:
                 reading.values[node] = Value(name="", position=None)
     _check_outputs(reading)
     return reading
+
+
+def _foreign(program: Program) -> frozenset[Any]:
+    """The operations of a program that a DPU does not know."""
+    called = [node for node in program.graph.nodes if node.op == "call_function" and not is_quantizer(node)]
+    return frozenset(node.target for node in called) - {*_READERS, *ASSERTIONS, _aten.mul.Tensor}
 
 
 def _refuse_product(reading: Reading, node: fx.Node) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import torch
@@ -18,6 +18,9 @@ ACTIVATION: Final = "Int8ActPerTensorFixedPoint"
 class Reading:
     """A program as far as it is read.
 
+    Args:
+        foreign: the operations of the program that the target does not take at all.
+
     Attributes:
         program: what is read.
         target: the name of the target, for messages.
@@ -28,8 +31,9 @@ class Reading:
         findings: what the target cannot take, and what its users should know of.
     """
 
-    def __init__(self, program: Program, target: str, pads_apart: bool) -> None:
+    def __init__(self, program: Program, target: str, pads_apart: bool, foreign: Collection[Any] = ()) -> None:
         self.program = program
+        self._foreign = foreign
         self.target = target
         self.pads_apart = pads_apart
         self.quantizers: Mapping[str, Quantizer] = {quantizer.name: quantizer for quantizer in program.quantizers}
@@ -79,8 +83,11 @@ class Reading:
         return None if quantizer is None else position_of(quantizer)
 
     def rounded(self, node: fx.Node) -> int | None:
-        """The position that the result of an operation is rounded to; refused where it is not rounded."""
-        if node.name not in self._landings:
+        """The position that the result of an operation is rounded to; refused where it is not rounded.
+
+        Where it goes to an operation that is refused itself, that is enough.
+        """
+        if node.name not in self._landings and not any(user.target in self._foreign for user in node.users):
             self.refuse(
                 node,
                 "a result that is not rounded to one grid",

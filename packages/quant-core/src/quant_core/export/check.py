@@ -9,14 +9,18 @@ from typing import Any, Final
 import torch
 
 from quant_core.errors import UnsupportedError
+from quant_core.export.assertions import ASSERTIONS
 from quant_core.export.options import check_options, read_by
 from quant_core.export.program import Program, Quantizer, is_quantizer
 from quant_core.ops.loop import LOOP_INPUT, LOOP_OPS
 from quant_core.plugins import Capabilities, QuantSupport, Registry, Target, load_attribute, registry
 
+_REMEDIES: Final = {
+    "aten.batch_norm.default": "Fold it into the layer beside it first: quant_nn.fold_batch_norms(model, inputs).",
+}
+"""What to do about operations that targets of integers do not take, where more is known than that."""
+
 _PLURALS: Final = {"weight": "weights", "bias": "biases", "activation": "activations"}
-_ASSERTIONS: Final = (torch.ops.aten._assert_tensor_metadata.default, torch.ops.aten._assert_scalar.default)
-"""Ops that compute nothing: what torch.export found to hold, and need not be lowered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +142,7 @@ def check(
 def _foreign_ops(program: Program, target: Target) -> Iterator[Refusal]:
     allowed = target.capabilities.aten
     for node in program.graph.nodes:
-        if node.op != "call_function" or is_quantizer(node) or node.target in _ASSERTIONS:
+        if node.op != "call_function" or is_quantizer(node) or node.target in ASSERTIONS:
             continue
         name = str(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
         if name is None or (name.startswith("aten.") and (allowed is None or name.removeprefix("aten.") in allowed)):
@@ -153,7 +157,7 @@ def _foreign_ops(program: Program, target: Target) -> Iterator[Refusal]:
             actual=f"node {node.name!r}",
             constraint=f"{target.name} takes aten and quant operations"
             + ("" if allowed is None else f", of aten only {', '.join(sorted(allowed))}"),
-            fix="Replace the operation, or keep it out of the exported part of the model.",
+            fix=_REMEDIES.get(name, "Replace the operation, or keep it out of the exported part of the model."),
         )
 
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from torch import fx
 
+from quant_core.export.assertions import ASSERTIONS
 from quant_core.export.grid import keeps_grid, same_grid
 from quant_core.export.program import Program, Quantizer
 
@@ -43,6 +44,8 @@ def _ends(
 ) -> Iterator[Quantizer | None]:
     """The quantizer that each use of a value comes to."""
     for user in node.users:
+        if user.target in ASSERTIONS:
+            continue
         quantizer = activations.get(user.name)
         if quantizer is not None:
             yield quantizer if quantizer.op == "quant::int" and user.args[0] is node else None
