@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import fx
 
-from export_dpu.operation import Value, arguments, shape_of
+from export_dpu.operation import Value, shape_of
 from export_dpu.reading import Reading
+from quant_core.export.arguments import arguments
 
 
 def read_sum(reading: Reading, node: fx.Node) -> None:

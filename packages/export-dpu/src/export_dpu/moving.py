@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from export_dpu.operation import Value, arguments, shape_of
+from export_dpu.operation import Value, shape_of
 from export_dpu.reading import Reading
+from quant_core.export.arguments import arguments
 
 
 def read_flatten(reading: Reading, node: fx.Node) -> None:

@@ -70,20 +70,6 @@ def position_of(quantizer: Quantizer) -> int | None:
     return 1 - int(exponent) if float(mantissa) == 0.5 else None
 
 
-def arguments(node: fx.Node) -> dict[str, Any]:
-    """The arguments of a call by name, with their defaults.
-
-    >>> graph = torch.export.export(torch.nn.MaxPool2d(2), (torch.zeros(1, 1, 4, 4),)).graph
-    >>> (pool,) = graph.find_nodes(op="call_function", target=torch.ops.aten.max_pool2d.default)
-    >>> arguments(pool)["stride"], arguments(pool)["dilation"]
-    ([2, 2], [1, 1])
-    """
-    assert isinstance(node.target, torch._ops.OpOverload)
-    described = node.target._schema.arguments
-    given = dict(zip((argument.name for argument in described), node.args, strict=False)) | dict(node.kwargs)
-    return {argument.name: given.get(argument.name, argument.default_value) for argument in described}
-
-
 def pair(given: Any) -> tuple[int, int]:
     """Height and width, from one number for both or one for each.
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, fx
 
 from export_dpu.averaging import average_factor
-from export_dpu.operation import Value, arguments, pair, shape_of
+from export_dpu.operation import Value, pair, shape_of
 from export_dpu.padding import pad_before
 from export_dpu.reading import Reading
+from quant_core.export.arguments import arguments
 
 _aten = torch.ops.aten
 _PRECISION: Final = 2.0**-20

@@ -8,9 +8,10 @@ import torch
 from torch import fx
 
 from export_dpu.kernels import FINEST
-from export_dpu.operation import Value, arguments, pair, position_of, shape_of
+from export_dpu.operation import Value, pair, position_of, shape_of
 from export_dpu.padding import Pads, pad_before
 from export_dpu.reading import Reading
+from quant_core.export.arguments import arguments
 from quant_core.export.products import Product, product
 
 _aten = torch.ops.aten
