@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ FLOAT_RNN = dict.fromkeys(("bias_quant", "io_quant", "gate_acc_quant"))
 FLOAT_GRU = {**FLOAT_RNN, **dict.fromkeys(("sigmoid_quant", "tanh_quant"))}
 FLOAT_LSTM = {**FLOAT_GRU, "cell_state_quant": None}
 FOUR = {"weight_bit_width": 4}
+DEEP = {"num_layers": 2, "bidirectional": True, "batch_first": True, "shared_input_hidden_weights": True}
+COUPLED = {"coupled_input_forget_gates": True}
 
 WEIGHTS_ONLY: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "LSTM": (QuantLSTM, {**FLOAT_LSTM, **FOUR}),
-    "two layers, two directions": (QuantLSTM, {**FLOAT_LSTM, **FOUR, "num_layers": 2, "bidirectional": True}),
-    "coupled gates": (QuantLSTM, {**FLOAT_LSTM, **FOUR, "coupled_input_forget_gates": True}),
     "shared weights and quantizers": (
         QuantLSTM,
         {
@@ -40,8 +39,14 @@ WEIGHTS_ONLY: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
         QuantLSTM,
         {**FLOAT_LSTM, "weight_bit_width": 2, "weight_scaling_per_output_channel": True},
     ),
-    "GRU, batch first": (QuantGRU, {**FLOAT_GRU, **FOUR, "batch_first": True}),
-    "RNN": (QuantRNN, {**FLOAT_RNN, **FOUR}),
+    "GRU, everything": (QuantGRU, {**FLOAT_GRU, **FOUR, **DEEP, "shared_intra_layer_weight_quant": True}),
+    "ReLU, no bias": (QuantRNN, {**FLOAT_RNN, **FOUR, "nonlinearity": "relu", "bias": False, "num_layers": 2}),
+    "RNN, everything": (QuantRNN, {**FLOAT_RNN, **FOUR, **DEEP}),
+    "coupled gates, everything": (QuantLSTM, {**FLOAT_LSTM, **FOUR, **DEEP, **COUPLED}),
+    "coupled gates, no bias, full range": (
+        QuantLSTM,
+        {**FLOAT_LSTM, **COUPLED, "bias": False, "weight_narrow_range": False},
+    ),
 }
 
 
@@ -59,11 +64,18 @@ def test_quantized_weights_feed_the_standard_operator(name: str, tmp_path: Path)
     layer: Any = kind(10, 20, **options)
     model = exported(layer, tmp_path / "model.onnx")
     operators = [node.op_type for node in model.graph.node]
-    if kind is not QuantRNN:  # torch's exporter writes that one out
-        assert operators.count(kind.__name__.removeprefix("Quant")) == layer.num_layers
+    standard = [node for node in model.graph.node if node.op_type == kind.__name__.removeprefix("Quant")]
+    assert len(standard) == layer.num_layers
+    assert not {"Sigmoid", "Tanh", "Relu"} & set(operators)
+    for node in standard:
+        forgets = {part.name: part.i for part in node.attribute}.get("input_forget", 0)
+        assert forgets == int("coupled" in name)
+    if "full range" in name:  # the negative of its smallest integer is none
+        return
     assert operators.count("DequantizeLinear") >= 2 * layer.num_layers
-    floats = [part for part in model.graph.initializer if part.data_type == onnx.TensorProto.FLOAT]
-    assert not any(math.prod(part.dims) >= 20 * 10 and part.dims[-1] in (10, 20, 40) for part in floats)  # no matrix
+    floats = [onnx.numpy_helper.to_array(part) for part in model.graph.initializer]
+    floats = [part for part in floats if part.dtype.kind == "f" and part.any()]  # states start from zeros
+    assert not any(part.size >= 20 * 10 and part.shape[-1] in (10, 20, 40) for part in floats)  # no matrix
 
 
 @pytest.mark.parametrize("kind", [QuantRNN, QuantGRU, QuantLSTM])
@@ -88,6 +100,7 @@ SCANNED: dict[str, tuple[type[nn.Module], dict[str, Any], dict[int, Any]]] = {
     "coupled, projected": (QuantLSTM, {"coupled_input_forget_gates": True, "proj_size": 7}, {0: DYNAMIC}),
     "GRU": (QuantGRU, {"bidirectional": True, "weight_bit_width": 4}, {0: DYNAMIC}),
     "RNN": (QuantRNN, {"io_bit_width": 5}, {0: DYNAMIC}),
+    "weights only": (QuantLSTM, {**FLOAT_LSTM, **FOUR}, {0: DYNAMIC}),
 }
 
 
@@ -107,7 +120,8 @@ def test_everything_quantized_is_a_scan_over_any_number_of_steps(name: str, tmp_
     assert len(scans) == len(layer.directions)
     for scan in scans:
         body = next(attribute.g for attribute in scan.attribute if attribute.name == "body")
-        assert {"QuantizeLinear", "DequantizeLinear", "Gemm"} <= {node.op_type for node in body.node}
+        inside = {"Gemm"} if name == "weights only" else {"QuantizeLinear", "DequantizeLinear", "Gemm"}
+        assert inside <= {node.op_type for node in body.node}
     session = onnxruntime.InferenceSession(path)
     for length in (1, 2, 9):
         x = torch.randn(*((3, length) if layer.batch_first else (length, 3)), 10)
@@ -121,3 +135,10 @@ def test_a_sequence_alone_is_scanned(tmp_path: Path) -> None:
     done = export(layer, (torch.randn(4, 10),), target="qcdq", dynamic_shapes=({0: DYNAMIC},), verify=True)
     assert done.verification is not None
     assert done.verification.equal
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+def test_a_projected_output_of_quantized_weights_alone_is_unrolled(tmp_path: Path) -> None:
+    layer = QuantLSTM(10, 20, proj_size=5, **FLOAT_LSTM)
+    model = exported(layer, tmp_path / "model.onnx")
+    assert "LSTM" not in [node.op_type for node in model.graph.node]  # which cannot project

@@ -170,7 +170,7 @@ class QuantRecurrent(QuantLayer):
         self, x: MaybeQuantized, start: list[list[MaybeQuantized]], sizes: Tensor | None = None
     ) -> tuple[Any, list[list[MaybeQuantized]]]:
         """All layers, ``(T, B, I)`` or the joined steps of sequences of several lengths."""
-        if self._runs_in_float():
+        if self._runs_in_float(x.shape[0]):
             return self._run_in_float(x, start, sizes)
         counts = None if sizes is None else sizes.tolist()
         last: list[list[MaybeQuantized]] = [[] for _ in start]
@@ -190,8 +190,13 @@ class QuantRecurrent(QuantLayer):
                 x = quantized(self.io_quant, F.dropout(value_of(x), self.dropout))
         return x, last
 
-    def _runs_in_float(self) -> bool:
-        """Whether torch has an operator for it: nothing but weights is quantized."""
+    def _runs_in_float(self, steps: int | torch.SymInt) -> bool:
+        """Whether torch has an operator for it: nothing but weights is quantized.
+
+        A captured operator knows its number of steps, and no runtime has one that projects.
+        """
+        if torch.compiler.is_exporting() and (self.proj_size or not isinstance(steps, int)):
+            return False
         inside = [child for direction in self.directions for child in direction.cell.children()]
         biases = [direction.gate(gate).bias_quant for direction in self.directions for gate in direction.gates]
         return is_off([self.io_quant, *inside, *biases])

@@ -19,6 +19,7 @@ from quant_core.export.onnx.older_opset import OLDEST_WRITTEN, write_older
 from quant_core.export.onnx.optimize import optimize
 from quant_core.export.onnx.recurrent import couple_gates, rnn_translations
 from quant_core.export.onnx.requirements import ir_version
+from quant_core.export.onnx.recurrent import couple_gates, rnn_translations
 from quant_core.export.onnx.scan import loop_translations, wrap_loops
 from quant_core.export.onnx.unsupported import explain
 from quant_core.export.program import Program
