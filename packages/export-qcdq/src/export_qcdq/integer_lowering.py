@@ -118,7 +118,8 @@ class IntegerLowering(Lowering):
 
     def _move(self, node: fx.Node) -> bool:
         """Do an operation that moves or selects values with the integers; whether it is one."""
-        operands = [self.held.get(used) for used in node.all_input_nodes]
+        tensors = [used for used in node.all_input_nodes if isinstance(used.meta.get("val"), Tensor)]
+        operands = [self.held.get(used) for used in tensors]
         first = operands[0] if operands else None
         sources = [None if held is None else held.quantizer for held in operands]
         if first is None or not keeps_grid(node, sources) or any(held is None for held in operands):
@@ -129,10 +130,15 @@ class IntegerLowering(Lowering):
         if node.target in _RECTIFIERS:
             new = self.call(RECTIFY, (first.node, first.zero(self)), {}, like=node, name=name, kind=torch.uint8)
         else:
-            args, kwargs = (fx.map_arg(part, lambda used: self.held[used].node) for part in _padded(node, first))
+            args, kwargs = (fx.map_arg(part, self._integers_of) for part in _padded(node, first))
             new = self.call(node.target, args, kwargs, like=node, name=name, kind=torch.uint8)
         self.held[node] = Held(node=new, quantizer=first.quantizer)
         return True
+
+    def _integers_of(self, used: fx.Node) -> fx.Node:
+        """The integers of a tensor; a size is what it is."""
+        held = self.held.get(used)
+        return self.value(used) if held is None else held.node
 
 
 def _is_held(quantizer: Quantizer) -> bool:

@@ -123,6 +123,8 @@ def of_constant(lowering: Lowering, found: Product, x: Held, unsigned: bool = Fa
         integers = integers.t().contiguous()
     constant = lowering.builder.constant
     zero_point = on.zero_point + shift
+    if window is not None:
+        zero_point = zero_point.flatten()[0]  # kernels of convolutions take one for all channels
     scale = on.scale * x.scale
     bias, addend = _bias(lowering, found, scale, window)
     return IntegerProduct(
@@ -142,7 +144,10 @@ def of_constant(lowering: Lowering, found: Product, x: Held, unsigned: bool = Fa
 
 
 def _has_operator(found: Product, quantizer: Quantizer, x: Held, window: Mapping[str, Any] | None) -> bool:
-    """Whether kernels take the weight: of 8 bits, scales per output channel, one zero-point, sums that fit into 32 bits."""
+    """Whether kernels take the weight: of 8 bits, scales per output channel, sums that fit into 32 bits.
+
+    Those of convolutions take one zero-point for all channels.
+    """
     value = found.weight.meta["val"]
     if window is None and (found.is_convolution or value.dim() != 2):
         return False
@@ -152,13 +157,11 @@ def _has_operator(found: Product, quantizer: Quantizer, x: Held, window: Mapping
         return False
     assert quantizer.zero_point is not None
     assert quantizer.integers is not None
-    if not bool(torch.all(quantizer.zero_point == quantizer.zero_point.flatten()[0])):
+    one_zero = bool(torch.all(quantizer.zero_point == quantizer.zero_point.flatten()[0]))
+    if window is not None and not (one_zero and len(found.x.meta["val"].shape) == value.dim()):
         return False
-    if window is not None and len(found.x.meta["val"].shape) != value.dim():
-        return False
-    zero = int(x.zero_point) - x.shift
-    low, high = (bound - zero for bound in bounds(x.quantizer))
-    whole = quantizer.integers.to(torch.int64) - int(quantizer.zero_point.flatten()[0])
+    low, high = (bound + x.shift - x.zero_point for bound in bounds(x.quantizer))
+    whole = quantizer.integers.to(torch.int64) - quantizer.zero_point.to(torch.int64)
     least, most = sums_of_products(low, high, whole, found.output_axis)
     return max(-int(least.min()), int(most.max())) <= _LARGEST // 2
 

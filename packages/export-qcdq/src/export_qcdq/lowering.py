@@ -1,8 +1,8 @@
 """From a program to one in which each quantizer is in the form that ONNX wants: what both targets share.
 
-- An activation quantizer becomes ``QuantizeLinear`` → (``Clip``) → ``DequantizeLinear``. What ``QuantizeLinear`` cannot say (another
-  rounding mode, binary and ternary levels, truncation, a part of the range of 16 bits) is computed by a sequence of float operators
-  that gives whole numbers, which ``QuantizeLinear`` with a scale of 1 makes integers.
+- An activation quantizer becomes ``QuantizeLinear`` → (``Clip``) → ``DequantizeLinear``. What ``QuantizeLinear`` cannot say
+  (another rounding mode, binary and ternary levels, truncation, a part of the range of 16 bits) is computed by a sequence of float
+  operators that gives whole numbers, which ``QuantizeLinear`` with a scale of 1 makes integers.
 - A weight or a bias is stored as integers behind one ``DequantizeLinear``.
 """
 
