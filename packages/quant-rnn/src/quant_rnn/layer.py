@@ -106,6 +106,22 @@ class QuantRecurrent(QuantLayer):
             if proxy.rebuilds_on_load:
                 proxy.init_tensor_quant()
 
+    def count_products(self, x: Any, *states: Any) -> int:
+        """How many products are added up for an input: for each step, layer, direction and gate ``H · (I + P)``, and ``P · H``
+        of a projection, with ``P`` features of the output.
+
+        >>> import quant_rnn as qrnn
+        >>> qrnn.QuantLSTM(3, 4).count_products(torch.zeros(7, 2, 3)) == 7 * 2 * 4 * 4 * (3 + 4)
+        True
+        """
+        sizes, value = self.sizes, x.data if isinstance(x, PackedSequence) else value_of(x)
+        each = 0
+        for layer in range(sizes.layers):
+            features = sizes.inputs if layer == 0 else sizes.outputs * sizes.directions
+            projection = sizes.outputs * sizes.hidden if sizes.outputs != sizes.hidden else 0
+            each += sizes.directions * (sizes.gates * sizes.hidden * (features + sizes.outputs) + projection)
+        return each * (value.numel() // sizes.inputs)
+
     @property
     def directions(self) -> list[Direction]:
         """All directions of all layers, in the order of torch.nn."""
