@@ -121,7 +121,9 @@ def _calls(model: nn.Module, program: Program) -> Iterator[Call]:
         if node.op != "call_function" or not from_data & set(node.all_input_nodes):
             continue
         from_data.add(node)
-        op = str(node.target).removeprefix("aten.").partition(".")[0]
+        if not str(node.target).startswith("aten."):  # one of several results
+            continue
+        op = str(node.target).removeprefix("aten.").partition(".")[0].rstrip("_")
         path = program.where(node).path
         if (
             op.rstrip("_") in _MOVING
@@ -130,15 +132,14 @@ def _calls(model: nn.Module, program: Program) -> Iterator[Call]:
             or _is_layer(model.get_submodule(path), table)
         ):
             continue
-        name = op.rstrip("_") if str(node.target).startswith("aten.") else str(node.target)
         source, code = _source(str(node.meta.get("stack_trace") or ""))
         yield Call(
-            op=name,
+            op=op,
             path=path,
             source=source,
             code=code,
-            module=_COUNTERPARTS.get(name),
-            rewritten=name in REWRITTEN and (name != "add" or len(node.all_input_nodes) == 2),
+            module=_COUNTERPARTS.get(op),
+            rewritten=op in REWRITTEN and (op != "add" or len(node.all_input_nodes) == 2),
         )
 
 

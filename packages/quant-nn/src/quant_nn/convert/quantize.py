@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from quant_core.errors import ConfigurationError, QuantError, UnknownNameError, did_you_mean
 from quant_core.export.provenance import public_name
@@ -23,6 +23,7 @@ from quant_nn.convert.matching import Decision, decide
 from quant_nn.convert.rule import Rule, label
 from quant_nn.convert.rule_errors import check_effective, check_matched
 from quant_nn.convert.rule_options import resolved
+from quant_nn.convert.sharing import share_quantizers
 from quant_nn.convert.sites import check_held_once, float_types, sites
 
 
@@ -90,8 +91,13 @@ def quantize(
     device = next((parameter.device for parameter in model.parameters()), None)
     built = {id(one.site.module): _build(one, given, known, device) for one in chosen}
     left = [(one, reasons[id(one.site.module)]) for one in decisions]
+    joins = _joins(chosen, given, model)
+    if not dry_run:
+        model = _put_in_place(model, chosen, built)
+        if isinstance(model, fx.GraphModule):
+            share_quantizers(model, joins)
     return Conversion(
-        model=model if dry_run else _put_in_place(model, chosen, built),
+        model=model,
         replaced=tuple(_replaced(one, given, built[id(one.site.module)]) for one in chosen),
         left=tuple(
             Left(path=one.site.path, float_type=one.site.type_name, reason=reason)
@@ -194,6 +200,24 @@ def _layer_named(name: str | type, plugins: Registry) -> Any:
             fix=did_you_mean(name, plugins.layers),
         )
     return load_attribute(plugins.layers[name].item.quant_type)
+
+
+def _joins(chosen: list[Decision], rules: tuple[Rule, ...], model: nn.Module) -> set[str]:
+    """The joins that share their quantizer with the layers before them."""
+    found = set()
+    for decision in chosen:
+        number = next((number for number in decision.rules if rules[number].shared), None)
+        if number is None:
+            continue
+        if not isinstance(model, fx.GraphModule) and not rules[number].optional:
+            raise ConfigurationError(
+                "a quantizer is shared with layers that are not known",
+                where=f"{decision.site.place}, by {_blame(rules, number, 'shared')}",
+                why="shared=True takes what comes before a layer from the graph of the model",
+                fix="Pass graph=True and inputs=(x,), or leave shared out.",
+            )
+        found.update(decision.site.paths)
+    return found
 
 
 def _put_in_place(model: nn.Module, chosen: list[Decision], built: Mapping[int, nn.Module]) -> nn.Module:

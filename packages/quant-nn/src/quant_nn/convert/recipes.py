@@ -75,6 +75,11 @@ def _averages(quantizer: str) -> tuple[Rule, ...]:
     )
 
 
+def _joined(quantizer: str) -> Rule:
+    """Concatenations of tensors that have one scale from where they come from."""
+    return Rule(types="Cat", options={"input_quant": quantizer, "output_quant": None}, shared=True, optional=True)
+
+
 def _without(names: tuple[str, ...]) -> dict[str, None]:
     return dict.fromkeys(names)
 
@@ -106,8 +111,7 @@ _ALL: Final = (
                 input_quant="ShiftedUint8ActPerTensorFloat",
                 bias_quant="Int32Bias",
             ),
-            _for("Embedding", weight_quant="Int8WeightPerTensorFloat"),
-            _for("MultiheadAttention"),
+            _for(("Embedding", "MultiheadAttention")),
             _for(RECURRENT),
         ),
     ),
@@ -119,7 +123,9 @@ _ALL: Final = (
             _for(PRODUCTS, weight_quant="Int8WeightPerChannelFloat", weight_bit_width=4),
             _for(PRODUCTS, place="first", input_quant="Int8ActPerTensorFloat"),
             _for("ReLU", bit_width=4),
+            Rule(types="ReLU6", layer="QuantReLU", options={"bit_width": 4, "max_val": 6.0}, optional=True),
             _for(("Hardtanh", "Tanh"), bit_width=4),
+            _for(("EltwiseAdd", "Cat"), input_bit_width=4, output_quant=None),
         ),
     ),
     Recipe(
@@ -135,6 +141,8 @@ _ALL: Final = (
             ),
             _for(PRODUCTS, place="first", input_quant="Int8ActPerTensorFixedPoint"),
             *_averages("Int8ActPerTensorFixedPoint"),
+            _for("EltwiseAdd", input_quant=None, output_quant="Int8ActPerTensorFixedPoint"),
+            _joined("Int8ActPerTensorFixedPoint"),
         ),
     ),
     Recipe(
@@ -149,6 +157,8 @@ _ALL: Final = (
             ),
             _for(PRODUCTS, place="first", input_quant="ShiftedUint8ActPerTensorFloat"),
             *_averages("ShiftedUint8ActPerTensorFloat"),
+            _for("EltwiseAdd", input_quant=None, output_quant="ShiftedUint8ActPerTensorFloat"),
+            _joined("ShiftedUint8ActPerTensorFloat"),
         ),
     ),
 )

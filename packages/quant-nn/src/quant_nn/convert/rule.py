@@ -54,6 +54,8 @@ class Rule:
         options: arguments of the quantized layer. A quantizer is given as a class, by its registered name, or as
             ``"package.module:attribute"``; ``None`` (``"none"`` in files) switches one off.
         place: of all these layers only the ``"first"`` or ``"last"`` in the order of the model's modules.
+        shared: for layers that join several tensors, in graph mode: the layers before them quantize their results by the
+            ``input_quant`` of the join, in place of their own ``output_quant``, so that all have one scale.
         optional: the rule may be for no layer, and later rules may override all that it says; otherwise both are errors.
         source: where it was read from; not compared.
 
@@ -74,6 +76,7 @@ class Rule:
     layer: str | type | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     place: Place | None = None
+    shared: bool = False
     optional: bool = False
     source: Source | None = field(default=None, compare=False)
 
@@ -86,6 +89,7 @@ class Rule:
         layer: str | type | None = None,
         options: Mapping[str, Any] = MappingProxyType({}),
         place: Place | None = None,
+        shared: bool = False,
         optional: bool = False,
         source: Source | None = None,
     ) -> None:
@@ -96,6 +100,7 @@ class Rule:
         put(self, "exclude", exclude)
         put(self, "layer", reference(layer) if isinstance(layer, type) else layer)
         put(self, "place", place)
+        put(self, "shared", shared)
         put(self, "optional", optional)
         self._check(options)
         put(self, "options", MappingProxyType({key: named(key, found) for key, found in options.items()}))
@@ -123,7 +128,7 @@ class Rule:
             for one in getattr(self, name):
                 if not isinstance(one, str) or not one.strip():
                     raise self._wrong(name, one, "a name, which is not empty")
-        for name in ("exclude", "optional"):
+        for name in ("exclude", "shared", "optional"):
             if not isinstance(getattr(self, name), bool):
                 raise self._wrong(name, getattr(self, name), "true or false")
         if self.layer is not None and not (isinstance(self.layer, str | type) and self.layer):
