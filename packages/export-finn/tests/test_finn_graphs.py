@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import quant_nn as qnn
 from quant_core.components import ConstScaling, PerChannel
+from quant_core.export import verify
 from quant_core.quant import Int8ActPerTensorFloat, Int8Bias, TruncTo8bit
 from quant_core.tensor import QuantTensor
 
@@ -344,3 +345,25 @@ class OwnScale(nn.Module):
         options = {"signed": True}
         weight = self.quantize(self.weight, self.scale, 0, 8, **options)
         return F.linear(x, weight, self.quantize(self.bias, self.scale, 0, 8, **options))
+
+
+@pytest.mark.parametrize("target", ["qonnx", "finn"])
+@pytest.mark.parametrize("folded", [True, False])
+def test_a_batch_norm_is_folded_before_or_kept(write: Callable[..., Any], target: str, folded: bool) -> None:
+    torch.manual_seed(1)
+    net = Normalized()
+    for _ in range(4):
+        net(torch.randn(8, 2, 6, 6) * 3 + 1)
+    with torch.no_grad():
+        net.norm.weight.copy_(torch.tensor([0.5, -1.5, 2.0]))
+        net.norm.bias.copy_(torch.tensor([0.1, -0.2, 0.3]))
+    x = torch.randn(1, 2, 6, 6)
+    net.eval()
+    if folded:
+        assert [one.norm for one in qnn.fold_batch_norms(net, (x,)).folded] == ["norm"]
+    found = write(target, net, x)
+    verification = verify(found.program, found.artifact, (x,))
+    assert verification.equal, str(verification)
+    assert verification.compared == 2
+    assert ("BatchNormalization" in found.kinds) is not folded
+    np.testing.assert_array_equal(found.outputs(x)[0], found.outputs(x, model=found.clean())[0])

@@ -57,6 +57,18 @@ class Truncated(nn.Module):
         return quantize_trunc(x, one, torch.tensor(0.0), two, bits, signed=True, rounding_mode="ROUND")
 
 
+class ComputedBias(nn.Module):
+    """Takes the bias of a product from the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entry = qnn.QuantIdentity(**GRID)
+        self.layer = qnn.QuantLinear(4, 4, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(self.entry(x), self.layer.quant_weight().value, x[0])
+
+
 SQUARE = torch.zeros(2, 4)
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "zero-points": (
@@ -140,6 +152,13 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "  at 1 (torch.nn.Linear)\n"
         "  FINN computes with integer weights\n"
         "  Use the quantized layer of quant_nn (or set weight_quant on this one), or keep it out of the exported part.",
+    ),
+    "biases that are computed": (
+        ComputedBias,
+        "aten.linear.default with a bias that is computed at run time\n"
+        "  at the model ({here}.ComputedBias)\n"
+        "  FINN stores biases, as it does weights\n"
+        "  Give the layer a constant bias, or add the computed one to its result.",
     ),
     "float inputs": (
         lambda: nn.Sequential(qnn.QuantLinear(4, 3)),

@@ -154,6 +154,14 @@ def _floats(program: Program) -> Iterator[Refusal]:
                 constraint="FINN computes with integer weights",
                 fix="Use the quantized layer of quant_nn (or set weight_quant on this one), or keep it out of the exported part.",
             )
+        if found.bias is not None and found.bias.name not in weights | program.constants.keys():
+            yield Refusal(
+                where=place,
+                op=op,
+                actual="a bias that is computed at run time",
+                constraint="FINN stores biases, as it does weights",
+                fix="Give the layer a constant bias, or add the computed one to its result.",
+            )
         if found.x.name not in quantized:
             yield Refusal(
                 where=place,
