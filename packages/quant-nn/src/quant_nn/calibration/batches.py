@@ -29,13 +29,23 @@ def run(model: nn.Module, batch: Any) -> Any:
     >>> run(nn.ReLU(), (torch.tensor([-1.0]), "label"))
     tensor([0.])
     """
+    args, kwargs = arguments(model, batch)
+    return model(*args, **kwargs)
+
+
+def arguments(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The positional arguments and the keywords that a model is called with; see :func:`run`.
+
+    >>> arguments(nn.ReLU(), ("images", "labels"))
+    (('images',), {})
+    """
     _check_devices(model, batch)
     if isinstance(batch, Mapping):
         _check_keywords(model, batch)
-        return model(**batch)
+        return (), dict(batch)
     if isinstance(batch, (tuple, list)):
-        return model(*batch[: _most_arguments(model)])
-    return model(batch)
+        return tuple(batch[: _most_arguments(model)]), {}
+    return (batch,), {}
 
 
 def progressing(data: Iterable[Any], what: str, progress: bool | None) -> Iterator[Any]:
