@@ -45,7 +45,10 @@ if TYPE_CHECKING:
     from quant_nn.convolution import QuantConv3d as QuantConv3d
     from quant_nn.embedding import QuantEmbedding as QuantEmbedding
     from quant_nn.folding import Folding as Folding
+    from quant_nn.folding import finish_folding as finish_folding
     from quant_nn.folding import fold_batch_norms as fold_batch_norms
+    from quant_nn.folding import fold_while_training as fold_while_training
+    from quant_nn.folding import freeze_statistics as freeze_statistics
     from quant_nn.functions import Cat as Cat
     from quant_nn.functions import EltwiseAdd as EltwiseAdd
     from quant_nn.functions import ScaledDotProductAttention as ScaledDotProductAttention
@@ -126,7 +129,10 @@ __getattr__, __dir__ = lazy_names(
         "TruncAvgPool2d": "quant_nn.trunc_pooling",
         "TruncQuantAccumulator": "quant_nn.accumulator",
         "calibrate": "quant_nn.calibration",
+        "finish_folding": "quant_nn.folding",
         "fold_batch_norms": "quant_nn.folding",
+        "fold_while_training": "quant_nn.folding",
+        "freeze_statistics": "quant_nn.folding",
         "functional_calls": "quant_nn.convert",
         "quantize": "quant_nn.convert",
         "read_rules": "quant_nn.convert",

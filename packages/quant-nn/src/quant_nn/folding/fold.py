@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,24 +82,50 @@ def fold_batch_norms(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[st
     >>> [(one.norm, one.side, one.layer, one.relative < 1e-5) for one in folding.folded], net[1]
     ([('1', 'behind', '0', True)], Identity())
     """
-    given = dict(kwargs or {})
-    program = capture(model, args, given)
-    found = list(pairs(model, program))
-    chosen = _one_norm_each([one for one in found if isinstance(one, Pair)])
+    return fold_pairs(model, args, dict(kwargs or {}), lambda model, pair: None, _install_all)
+
+
+def fold_pairs(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    reason: Callable[[nn.Module, Pair], str | None],
+    install: Callable[[nn.Module, list[Pair]], None],
+) -> Folding:
+    """Fold in a way that is given.
+
+    Args:
+        model: the model.
+        args: example inputs.
+        kwargs: example keyword inputs.
+        reason: why a pair is left as it is; ``None`` for one that is folded.
+        install: changes the layers of all pairs, with nothing left that could fail.
+    """
+    found = list(pairs(model, capture(model, args, kwargs)))
+    reasons = {one.norm: reason(model, one) for one in found if isinstance(one, Pair)}
+    chosen = _one_norm_each([one for one in found if isinstance(one, Pair) and reasons[one.norm] is None])
+    seen = _seen(model, chosen, args, kwargs)
+    norms = [model.get_submodule(pair.norm) for pair in chosen]
+    holders = [(parent, name, norm) for norm in norms for parent, name in _holders(model, norm)]
+    install(model, chosen)
+    for parent, name, norm in holders:
+        parent._modules[name] = nn.Identity().train(norm.training)
+    left = [Alone(norm=norm, reason=why) for norm, why in reasons.items() if why is not None]
+    return Folding(
+        folded=tuple(_measured(model, pair, *seen[pair.layer]) for pair in chosen),
+        left=(*left, *(one for one in found if isinstance(one, Alone))),
+    )
+
+
+def _install_all(model: nn.Module, chosen: list[Pair]) -> None:
     weights: dict[str, Weights] = {}
     for pair in chosen:
         layer: Any = model.get_submodule(pair.layer)
         norm: Any = model.get_submodule(pair.norm)
         own = weights.get(pair.layer) or weights_of(layer)
         weights[pair.layer] = (behind if pair.side == "behind" else before)(layer, own, affine_of(norm))
-    seen = _seen(model, chosen, args, given)
     for path, folded in weights.items():
         _install(model.get_submodule(path), folded)
-    _remove(model, {id(model.get_submodule(pair.norm)) for pair in chosen})
-    return Folding(
-        folded=tuple(_measured(model, pair, *seen[pair.layer]) for pair in chosen),
-        left=tuple(one for one in found if isinstance(one, Alone)),
-    )
 
 
 def _one_norm_each(found: list[Pair]) -> list[Pair]:
@@ -157,11 +183,9 @@ def _install(layer: Any, folded: Weights) -> None:
             proxy.init_tensor_quant()
 
 
-def _remove(model: nn.Module, norms: set[int]) -> None:
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():
-            if id(child) in norms and child is not None:
-                parent._modules[name] = nn.Identity().train(child.training)
+def _holders(model: nn.Module, norm: nn.Module) -> list[tuple[nn.Module, str]]:
+    """The modules that hold a normalization, and its name in each."""
+    return [(parent, name) for parent in model.modules() for name, child in parent._modules.items() if child is norm]
 
 
 def _measured(model: nn.Module, pair: Pair, x: Any, expected: Any) -> Folded:

@@ -1,0 +1,69 @@
+"""Checkpoints that load as a whole or not at all."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from torch import Tensor, nn
+
+from quant_core.errors import StateError
+from quant_core.proxies import QuantProxy
+
+_SHOWN: Final = 20
+
+
+def load_checkpoint(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Load a checkpoint, float or quantized, where all of it fits the model; otherwise say what does not, and load nothing.
+
+    A float checkpoint holds nothing of quantizers, which start again from the weights.
+
+    Args:
+        model: the model, in float or quantized.
+        state_dict: the checkpoint.
+
+    Raises:
+        StateError: when names or shapes differ; lists them.
+
+    >>> net = nn.Linear(2, 3)
+    >>> load_checkpoint(net, nn.Linear(2, 3).state_dict())
+    >>> load_checkpoint(net, nn.Linear(4, 3).state_dict())
+    Traceback (most recent call last):
+    ...
+    quant_core.errors.StateError: the checkpoint is that of another architecture
+      at Linear
+      weight has the shape (3, 4) in the checkpoint and (3, 2) in the model
+      Build the model that the checkpoint was made with; nothing was loaded.
+    """
+    tried = copy.deepcopy(model)
+    try:
+        tried.load_state_dict(dict(state_dict))
+    except RuntimeError as failure:
+        found = list(_differences(model, state_dict)) or [line.strip() for line in str(failure).splitlines()[1:]]
+        more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+        raise StateError(
+            "the checkpoint is that of another architecture",
+            where=type(model).__name__,
+            why="\n".join([*found[:_SHOWN], *more]),
+            fix="Build the model that the checkpoint was made with; nothing was loaded.",
+        ) from failure
+    model.load_state_dict(dict(state_dict))
+
+
+def _differences(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Iterator[str]:
+    """Shapes, names that only the model has, and names that only the checkpoint has."""
+    own = model.state_dict()
+    modules = model.named_modules(remove_duplicate=False)
+    quantizers = tuple(f"{path}." if path else "" for path, module in modules if isinstance(module, QuantProxy))
+    is_float = not any(key.startswith(quantizers) for key in state_dict)
+    for key, tensor in own.items():
+        if key in state_dict and state_dict[key].shape != tensor.shape:
+            shapes = f"{tuple(state_dict[key].shape)} in the checkpoint and {tuple(tensor.shape)} in the model"
+            yield f"{key} has the shape {shapes}"
+    for key, tensor in own.items():
+        if key not in state_dict and not (is_float and key.startswith(quantizers)):
+            yield f"{key} {tuple(tensor.shape)} is missing in the checkpoint"
+    for key, tensor in state_dict.items():
+        if key not in own:
+            yield f"{key} {tuple(tensor.shape)} has no place in the model"
