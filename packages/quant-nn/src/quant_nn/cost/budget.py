@@ -1,0 +1,184 @@
+"""A budget: bits, bytes or bit operations that a training shall come down to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from quant_core.components import ParameterBitWidth
+from quant_core.errors import ConfigurationError
+from quant_nn.cost.ledger import Multiplied, Stored, activations_of, products_of, weights_of
+from quant_nn.cost.losses import check_learned, weighted_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What a model costs now; ``None`` for what its budget does not hold.
+
+    Attributes:
+        weight_bits: mean bits of its weights, by size.
+        activation_bits: mean bits of its activations, by size.
+        bytes: of its weights.
+        bit_operations: of its layers with weights, for one element of the batch.
+    """
+
+    weight_bits: float | None = None
+    activation_bits: float | None = None
+    bytes: float | None = None
+    bit_operations: float | None = None
+
+
+class Budget:
+    """``strength · Σ max(0, spent / target − 1)``: a loss that is zero once every target is met.
+
+    Weights and activations with constant bits are counted as well; the learned ones have to make up for them.
+
+    Args:
+        model: any model with quantized layers, some of which learn their bits.
+        inputs: an example input, or the tuple of them: for the targets of activations and of operations.
+        weight_bits: mean bits of the weights.
+        activation_bits: mean bits of the activations.
+        bytes: of the weights.
+        bit_operations: ``Σ products · bits · bits``, for one element of the batch.
+        strength: how much it weighs against the loss of the task.
+
+    Returns by a call: a 0-dim tensor. Gradient: to the learned bits, ``strength / target`` times what one bit costs, while
+    the target is not met; none afterwards, so that the task alone decides below it.
+
+    Raises:
+        ConfigurationError: when there is no target, nothing learns what it is about, or it cannot be reached.
+        InputError: when a target needs an example input.
+
+    >>> import quant_nn as qnn
+    >>> layer = qnn.QuantLinear(8, 4, bias=False, weight_bit_width=8, weight_bit_width_impl_type="parameter")
+    >>> budget = Budget(layer, weight_bits=4)
+    >>> budget().item(), budget.present().weight_bits, budget.met()
+    (1.0, 8.0, False)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Any = (),
+        *,
+        weight_bits: float | None = None,
+        activation_bits: float | None = None,
+        bytes: float | None = None,
+        bit_operations: float | None = None,
+        strength: float = 1.0,
+    ) -> None:
+        given = {
+            "weight_bits": weight_bits,
+            "activation_bits": activation_bits,
+            "bytes": bytes,
+            "bit_operations": bit_operations,
+        }
+        self.targets: Mapping[str, float] = {name: target for name, target in given.items() if target is not None}
+        self.strength = _positive("strength", strength)
+        if not self.targets:
+            raise ConfigurationError(
+                "the budget has no target",
+                where=type(model).__name__,
+                why=f"it holds at least one of {', '.join(given)}",
+                fix="Write, for example, Budget(model, weight_bits=4).",
+            )
+        self._spent = {name: _MEASURES[name](model, inputs) for name in self.targets}
+        for name, target in self.targets.items():
+            _positive(name, target)
+            self._check_reachable(model, name, target)
+
+    def __call__(self) -> Tensor:
+        """The loss."""
+        excess = [torch.relu(self._spent[name]() / target - 1) for name, target in self.targets.items()]
+        return self.strength * torch.stack(excess).sum()
+
+    @torch.no_grad()
+    def present(self) -> Spent:
+        """What the model costs now, of what the budget holds."""
+        return Spent(**{name: float(spent()) for name, spent in self._spent.items()})
+
+    def met(self, tolerance: float = 0.0) -> bool:
+        """Whether nothing is above its target by more than this share of it."""
+        present = self.present()
+        return all(getattr(present, name) <= target * (1 + tolerance) for name, target in self.targets.items())
+
+    @torch.no_grad()
+    def _check_reachable(self, model: nn.Module, name: str, target: float) -> None:
+        with _fewest_bits(model):
+            least = float(self._spent[name]())
+        if target < least * (1 - _ROUNDING):
+            raise ConfigurationError(
+                f"{name}={target:g} cannot be reached",
+                where=type(model).__name__,
+                why=f"with every learned bit width at its smallest it is {least:g}",
+                fix=f"Set {name} to {least:g} or more, let more layers learn their bits, or lower min_bit_width.",
+            )
+
+
+_ROUNDING: Final = 1e-6
+E = TypeVar("E", Stored, Multiplied)
+
+
+def _of_weights(model: nn.Module, inputs: Any) -> Callable[[], Tensor]:
+    entries = _some_learned(weights_of(model), model, "weight", "weight_bit_width_impl_type='parameter'")
+    return lambda: weighted_mean([entry.bits() for entry in entries], [entry.size for entry in entries])
+
+
+def _of_activations(model: nn.Module, inputs: Any) -> Callable[[], Tensor]:
+    entries = _some_learned(activations_of(model, inputs), model, "activation", "bit_width_impl_type='parameter'")
+    return lambda: weighted_mean([entry.bits() for entry in entries], [entry.size for entry in entries])
+
+
+def _of_bytes(model: nn.Module, inputs: Any) -> Callable[[], Tensor]:
+    entries = _some_learned(weights_of(model), model, "weight", "weight_bit_width_impl_type='parameter'")
+    return lambda: torch.stack([entry.bits() * entry.size / 8 for entry in entries]).sum()
+
+
+def _of_operations(model: nn.Module, inputs: Any) -> Callable[[], Tensor]:
+    what, option = "layer with a quantized input", "weight_bit_width_impl_type='parameter'"
+    entries = _some_learned(products_of(model, inputs), model, what, option)
+    return lambda: torch.stack([entry.operations() for entry in entries]).sum()
+
+
+_MEASURES: Final[Mapping[str, Callable[[nn.Module, Any], Callable[[], Tensor]]]] = {
+    "weight_bits": _of_weights,
+    "activation_bits": _of_activations,
+    "bytes": _of_bytes,
+    "bit_operations": _of_operations,
+}
+
+
+def _some_learned(entries: list[E], model: nn.Module, what: str, option: str) -> list[E]:
+    """All entries, of which some learn."""
+    check_learned([entry for entry in entries if entry.learns], model, what, option)
+    return entries
+
+
+@contextmanager
+def _fewest_bits(model: nn.Module) -> Iterator[None]:
+    """Every learned bit width at its smallest for the length of a block."""
+    learned = [module for module in model.modules() if isinstance(module, ParameterBitWidth) and module.learns]
+    before = [module.bit_width_offset.detach().clone() for module in learned]
+    try:
+        for module in learned:
+            module.bit_width_offset.zero_()
+        yield
+    finally:
+        for module, offset in zip(learned, before, strict=True):
+            module.bit_width_offset.copy_(offset)
+
+
+def _positive(name: str, number: float) -> float:
+    if number > 0:
+        return number
+    raise ConfigurationError(
+        f"{name}={number!r} is no {'weight of a loss' if name == 'strength' else 'target'}",
+        where="Budget",
+        why="it is a number above 0",
+        fix="Write, for example, Budget(model, weight_bits=4, strength=1.0).",
+    )
