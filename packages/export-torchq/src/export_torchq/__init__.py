@@ -1,7 +1,4 @@
-"""Export of quantized networks to torch's quantized operators and to pt2e.
-
-Planned: this version holds nothing yet and registers nothing.
-"""
+"""Export of quantized networks to torch's own integers: the targets ``torchq`` and ``pt2e``."""
 
 from importlib.metadata import version as _version
 

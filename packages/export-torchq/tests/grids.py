@@ -1,0 +1,67 @@
+"""Layers on grids that need no data, and what the targets make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import quant_nn as qnn
+from quant_core.export import Artifact, Program, Verification, capture, compare, lower
+from quant_core.plugins import Registry
+from quant_core.quant import Int8ActPerTensorFixedPoint, Int8WeightPerTensorFixedPoint, Int32Bias
+
+
+class Act(Int8ActPerTensorFixedPoint):
+    """A scale of 2^-5 that needs no data."""
+
+    scaling_impl_type = "const"
+    scaling_init = 4.0
+
+
+EXACT: dict[str, Any] = {"weight_quant": Int8WeightPerTensorFixedPoint, "bias_quant": Int32Bias}
+"""Layers whose arithmetic is exact: scales are powers of two, and biases are on the grid of the accumulator."""
+ALONE = Registry([EntryPoint("export-torchq", "export_torchq.plugin", "quant")])
+"""This package without others, whose targets would be offered as remedies."""
+
+
+class Lowered:
+    """A model, and what a target made of it."""
+
+    def __init__(self, model: nn.Module, program: Program, artifact: Artifact) -> None:
+        self.model = model
+        self.program = program
+        self.artifact: Any = artifact
+
+    def compared(self, *inputs: Tensor) -> Verification:
+        return compare(self.model, self.program, self.artifact, inputs)
+
+
+def lowered(target: str, model: nn.Module, *inputs: Tensor, shapes: Any = None, **options: Any) -> Lowered:
+    program = capture(model.eval(), inputs, dynamic_shapes=shapes)
+    return Lowered(model, program, lower(program, target, plugins=ALONE, **options))
+
+
+class Middle(nn.Module):
+    """A function of values on a grid, and the rounding of its result."""
+
+    def __init__(self, function: Callable[..., Tensor], entry: Any = Act, out: Any = Act) -> None:
+        super().__init__()
+        self.entry = qnn.QuantIdentity(entry, return_quant_tensor=True)
+        self.out = qnn.QuantIdentity(out)
+        if isinstance(function, nn.Module):
+            self.layer = function
+        self.function = function
+
+    def forward(self, *values: Tensor) -> Tensor:
+        rounded: Tensor = self.out(self.function(*(self.entry(value) for value in values)))
+        return rounded
+
+
+@pytest.fixture(autouse=True)
+def one_seed() -> None:
+    torch.manual_seed(0)
