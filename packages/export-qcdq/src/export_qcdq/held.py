@@ -22,10 +22,12 @@ class Held:
     Attributes:
         node: the new node that gives them, of uint8.
         quantizer: whose grid they are on.
+        name: by which their ONNX value is told.
     """
 
     node: fx.Node
     quantizer: Quantizer
+    name: str
 
     @property
     def shift(self) -> int:
@@ -57,3 +59,11 @@ class Held:
 def shift_of(quantizer: Quantizer) -> int:
     """What is added to the integers of a quantizer so that they are unsigned."""
     return _MOVED if kind_of(quantizer) is torch.int8 else 0
+
+
+def shown(node: fx.Node) -> str:
+    """The name by which the ONNX value of the integers of a node is told.
+
+    Operators that follow each other may be fused, and the value of the first one with them.
+    """
+    return f"{node.name}_held"

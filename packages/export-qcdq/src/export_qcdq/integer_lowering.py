@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
-from export_qcdq.held import Held, shift_of
+from export_qcdq.held import Held, shift_of, shown
 from export_qcdq.integer_ops import RECTIFY
 from export_qcdq.integer_products import IntegerProduct, of_constant, of_two
 from export_qcdq.lowering import Lowering, kind_of, operand
@@ -68,8 +68,8 @@ class IntegerLowering(Lowering):
         found, on = {}, {}
         for node in self.program.graph.nodes:
             held = self.held.get(node)
-            if held is not None and node.name in self.grids and held.node.name in names:
-                found[node.name] = names[held.node.name]
+            if held is not None and node.name in self.grids and held.name in names:
+                found[node.name] = names[held.name]
                 on[node.name] = held.scale, torch.tensor(float(held.zero_point))
             elif held is None and node.name in names:
                 found[node.name] = names[node.name]
@@ -88,10 +88,10 @@ class IntegerLowering(Lowering):
         if not _is_held(quantizer):
             super().lower(node)
         elif before is not None and same_grid(before.quantizer, quantizer) and _rounds_to_nearest(quantizer):
-            self.held[node] = Held(node=before.node, quantizer=quantizer)
+            self.held[node] = Held(node=before.node, quantizer=quantizer, name=before.name)
         else:
-            integers = self.integers(node, quantizer, torch.uint8, shift_of(quantizer))
-            self.held[node] = Held(node=integers, quantizer=quantizer)
+            integers = self.integers(node, quantizer, torch.uint8, shift_of(quantizer), shown(node))
+            self.held[node] = Held(node=integers, quantizer=quantizer, name=shown(node))
 
     def _multiply(self, node: fx.Node) -> bool:
         """Compute a product of integers as such; whether it is one."""
@@ -103,7 +103,7 @@ class IntegerLowering(Lowering):
             self.builder.new[node] = found.value(self)
         else:
             landed = found.landed(self, quantizer)
-            self.held[node] = Held(node=landed, quantizer=quantizer)
+            self.held[node] = Held(node=landed, quantizer=quantizer, name=shown(node))
         return True
 
     def _product(self, node: fx.Node) -> IntegerProduct | None:
@@ -128,11 +128,13 @@ class IntegerLowering(Lowering):
             return False
         name = f"{node.name}_integers"
         if node.target in _RECTIFIERS:
-            new = self.call(RECTIFY, (first.node, first.zero(self)), {}, like=node, name=name, kind=torch.uint8)
+            options = {"name": shown(node)}
+            new = self.call(RECTIFY, (first.node, first.zero(self)), options, like=node, name=name, kind=torch.uint8)
         else:
             args, kwargs = (fx.map_arg(part, self._integers_of) for part in _padded(node, first))
             new = self.call(node.target, args, kwargs, like=node, name=name, kind=torch.uint8)
-        self.held[node] = Held(node=new, quantizer=first.quantizer)
+        told = shown(node) if new.target is RECTIFY else name
+        self.held[node] = Held(node=new, quantizer=first.quantizer, name=told)
         return True
 
     def _integers_of(self, used: fx.Node) -> fx.Node:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from quant_core.export.onnx import Translation
+from quant_core.export.onnx import Translation, mark
 
 _library = torch.library.Library("qop", "DEF")
 _WINDOW = "int[] strides, int[] pads, int[] dilations, int group"
@@ -30,7 +30,7 @@ def _convolved(x: Tensor, w: Tensor, window: dict[str, Any], kind: torch.dtype) 
     return torch.ops.aten.convolution(wide, weight, None, strides, none, dilations, False, none, group).to(kind)
 
 
-def _linear_conv(x: Tensor, x_scale: Tensor, x_zero: Tensor, w: Tensor, *_: Any, **window: Any) -> Tensor:
+def _linear_conv(x: Tensor, x_scale: Tensor, x_zero: Tensor, w: Tensor, *_: Any, name: str, **window: Any) -> Tensor:
     return _convolved(x, w, window, x.dtype)
 
 
@@ -38,7 +38,7 @@ def _integer_conv(x: Tensor, w: Tensor, *_: Any, **window: Any) -> Tensor:
     return _convolved(x, w, window, torch.int32)
 
 
-def _linear_matmul(a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, *_: Any) -> Tensor:
+def _linear_matmul(a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, *_: Any, name: str) -> Tensor:
     return torch.matmul(a.to(torch.float32), b.to(torch.float32)).to(a.dtype)
 
 
@@ -50,13 +50,13 @@ def _of_scale(sums: Tensor, scale: Tensor, *, axis: int) -> Tensor:
     return torch.empty_like(sums, dtype=scale.dtype)
 
 
-def _like_x(x: Tensor, zero: Tensor) -> Tensor:
+def _like_x(x: Tensor, zero: Tensor, *, name: str) -> Tensor:
     return torch.empty_like(x)
 
 
 LINEAR_CONV: Final = _define(
     "linear_conv(Tensor x, Tensor x_scale, Tensor x_zero, Tensor w, Tensor w_scale, Tensor w_zero, Tensor y_scale, "
-    f"Tensor y_zero, Tensor? bias, Tensor[] bounds, *, {_WINDOW})",
+    f"Tensor y_zero, Tensor? bias, Tensor[] bounds, *, {_WINDOW}, str name)",
     _linear_conv,
 )
 INTEGER_CONV: Final = _define(
@@ -64,14 +64,14 @@ INTEGER_CONV: Final = _define(
 )
 LINEAR_MATMUL: Final = _define(
     "linear_matmul(Tensor a, Tensor a_scale, Tensor a_zero, Tensor b, Tensor b_scale, Tensor b_zero, Tensor y_scale, "
-    "Tensor y_zero, Tensor[] bounds)",
+    "Tensor y_zero, Tensor[] bounds, *, str name)",
     _linear_matmul,
 )
 INTEGER_MATMUL: Final = _define(
     "integer_matmul(Tensor a, Tensor b, Tensor a_zero, Tensor b_zero, Tensor? bias)", _integer_matmul
 )
 FROM_ACCUMULATOR: Final = _define("from_accumulator(Tensor sums, Tensor scale, *, int axis)", _of_scale)
-RECTIFY: Final = _define("rectify(Tensor x, Tensor zero)", _like_x)
+RECTIFY: Final = _define("rectify(Tensor x, Tensor zero, *, str name)", _like_x)
 
 
 def integer_translations(opset: int) -> dict[Any, Translation]:
@@ -80,19 +80,19 @@ def integer_translations(opset: int) -> dict[Any, Translation]:
 
     op = onnxscript.values.Opset("", opset)
 
-    def linear_conv(*operands: Any, **window: Any) -> Any:
+    def linear_conv(*operands: Any, name: str, **window: Any) -> Any:
         *given, bias, bounds = operands
         integers = op.QLinearConv(*given, *([] if bias is None else [bias]), **window)
-        return op.Clip(integers, *bounds) if bounds else integers
+        return mark(op.Clip(integers, *bounds) if bounds else integers, name)
 
     def integer_conv(x: Any, w: Any, x_zero: Any, w_zero: Any, bias: Any, **window: Any) -> Any:
         sums = op.ConvInteger(x, w, x_zero, w_zero, **window)
         return sums if bias is None else op.Add(sums, bias)
 
-    def linear_matmul(*operands: Any) -> Any:
+    def linear_matmul(*operands: Any, name: str) -> Any:
         *given, bounds = operands
         integers = op.QLinearMatMul(*given)
-        return op.Clip(integers, *bounds) if bounds else integers
+        return mark(op.Clip(integers, *bounds) if bounds else integers, name)
 
     def integer_matmul(a: Any, b: Any, a_zero: Any, b_zero: Any, bias: Any) -> Any:
         sums = op.MatMulInteger(a, b, a_zero, b_zero)
@@ -101,8 +101,8 @@ def integer_translations(opset: int) -> dict[Any, Translation]:
     def from_accumulator(sums: Any, scale: Any, axis: int) -> Any:
         return op.DequantizeLinear(sums, scale, axis=axis)
 
-    def rectify(x: Any, zero: Any) -> Any:
-        return op.Clip(x, zero)
+    def rectify(x: Any, zero: Any, name: str) -> Any:
+        return mark(op.Clip(x, zero), name)
 
     return {
         LINEAR_CONV: linear_conv,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from export_qcdq.grid import grid
-from export_qcdq.held import Held, shift_of
+from export_qcdq.held import Held, shift_of, shown
 from export_qcdq.integer_ops import FROM_ACCUMULATOR, INTEGER_CONV, INTEGER_MATMUL, LINEAR_CONV, LINEAR_MATMUL
 from export_qcdq.lowering import Lowering, kind_of
 from quant_core.export import Quantizer
@@ -59,16 +59,17 @@ class IntegerProduct:
     def landed(self, lowering: Lowering, quantizer: Quantizer) -> fx.Node:
         """The integers that the result is rounded to."""
         part, shift = quantizer.where.part, shift_of(quantizer)
-        target = Held(node=self.node, quantizer=quantizer)
+        target = Held(node=self.node, quantizer=quantizer, name=shown(self.node))
         low, high = (bound + shift for bound in bounds(quantizer))
         clipped = [] if (low, high) == (0, 255) else [("low", low), ("high", high)]
         limits = [lowering.builder.constant(part(word), _byte(bound)) for word, bound in clipped]
         output = (target.step(lowering), target.zero(lowering))
         given: tuple[Any, ...] = (*self.first, *self.second, *output)
         if self.window is None:
-            return self._call(lowering, LINEAR_MATMUL, (*given, limits), {}, torch.uint8)
+            return self._call(lowering, LINEAR_MATMUL, (*given, limits), {"name": shown(self.node)}, torch.uint8)
+        window = {**self.window, "name": shown(self.node)}
         bias = None if self.bias is None else lowering.builder.constant(self._bias_name, self.bias.flatten())
-        return self._call(lowering, LINEAR_CONV, (*given, bias, limits), dict(self.window), torch.uint8)
+        return self._call(lowering, LINEAR_CONV, (*given, bias, limits), window, torch.uint8)
 
     def value(self, lowering: Lowering) -> fx.Node:
         """The floats that the result stands for."""

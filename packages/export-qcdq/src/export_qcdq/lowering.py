@@ -1,8 +1,8 @@
 """From a program to one in which each quantizer is in the form that ONNX wants: what both targets share.
 
 - An activation quantizer becomes ``QuantizeLinear`` → (``Clip``) → ``DequantizeLinear``. What ``QuantizeLinear`` cannot say
-  (another rounding mode, binary and ternary levels, truncation, a part of the range of 16 bits) is computed by a sequence of float
-  operators that gives whole numbers, which ``QuantizeLinear`` with a scale of 1 makes integers.
+  (another rounding mode, binary and ternary levels, truncation, a part of the range of 16 bits) is computed by float operators
+  that give whole numbers, which ``QuantizeLinear`` with a scale of 1 makes integers.
 - A weight or a bias is stored as integers behind one ``DequantizeLinear``.
 """
 
@@ -93,8 +93,13 @@ class Lowering:
         new.meta["val"] = like.meta["val"].to(kind)
         return new
 
-    def integers(self, node: fx.Node, quantizer: Quantizer, kind: torch.dtype, shift: int = 0) -> fx.Node:
-        """The integers that an activation quantizer gives, moved by ``shift``, in an integer type."""
+    def integers(
+        self, node: fx.Node, quantizer: Quantizer, kind: torch.dtype, shift: int = 0, shown: str = ""
+    ) -> fx.Node:
+        """The integers that an activation quantizer gives, moved by ``shift``, in an integer type.
+
+        With ``shown`` the ONNX value of the integers is told by that name.
+        """
         part, name = quantizer.where.part, f"{node.name}_integers"
         on, (low, high) = grid(quantizer), (bound + shift for bound in bounds(quantizer))
         levels = self._levels(node, quantizer)
@@ -103,7 +108,8 @@ class Lowering:
                 self._number(part("one"), 1.0),
                 self.builder.constant(part("zero"), torch.tensor(shift).to(kind)),
             )
-            return self.call(QUANTIZE, (levels, one, zero, []), {"axis": 1}, like=node, name=name, kind=kind)
+            options = {"axis": 1, "name": shown}
+            return self.call(QUANTIZE, (levels, one, zero, []), options, like=node, name=name, kind=kind)
         limits = torch.iinfo(kind)
         clipped = [] if (low, high) == (limits.min, limits.max) else [("low", low), ("high", high)]
         operands = (
@@ -112,7 +118,8 @@ class Lowering:
             self.builder.constant(part("zero_point"), (on.zero_point + shift).to(kind)),
             [self.builder.constant(part(word), torch.tensor(bound, dtype=kind)) for word, bound in clipped],
         )
-        return self.call(QUANTIZE, operands, {"axis": on.axis}, like=node, name=name, kind=kind)
+        options = {"axis": on.axis, "name": shown}
+        return self.call(QUANTIZE, operands, options, like=node, name=name, kind=kind)
 
     def dequantized(self, node: fx.Node, quantizer: Quantizer, integers: fx.Node, shift: int = 0) -> fx.Node:
         """The values of the integers of an activation quantizer; ``node`` is the one that has them."""

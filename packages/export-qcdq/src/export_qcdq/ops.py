@@ -49,7 +49,7 @@ SIGN: Final = _define("sign(Tensor x)", _like_x)
 TERNARY: Final = _define("ternary(Tensor x, Tensor threshold)", _like_x)
 """``sign(x) · [|x| > threshold]``."""
 QUANTIZE: Final = _define(
-    "quantize(Tensor x, Tensor scale, Tensor zero_point, Tensor[] bounds, *, int axis)", _of_zero_point
+    "quantize(Tensor x, Tensor scale, Tensor zero_point, Tensor[] bounds, *, int axis, str name)", _of_zero_point
 )
 DEQUANTIZE: Final = _define(
     "dequantize(Tensor integers, Tensor scale, Tensor? zero_point, *, int axis, int block, str storage, str name)",
@@ -80,9 +80,10 @@ def translations(opset: int) -> dict[Any, Translation]:
     def ternary(x: Any, threshold: Any) -> Any:
         return op.Mul(op.Sign(x), op.Cast(op.Greater(op.Abs(x), threshold), to=1))
 
-    def quantize(x: Any, scale: Any, zero_point: Any, bounds: Any, axis: int) -> Any:
+    def quantize(x: Any, scale: Any, zero_point: Any, bounds: Any, axis: int, name: str) -> Any:
         integers = op.QuantizeLinear(x, scale, zero_point, axis=axis)
-        return op.Clip(integers, *bounds) if bounds else integers
+        integers = op.Clip(integers, *bounds) if bounds else integers
+        return mark(integers, name) if name else integers
 
     def dequantize(integers: Any, scale: Any, zero_point: Any, axis: int, block: int, storage: str, name: str) -> Any:
         operands = (integers, scale) if zero_point is None else (integers, scale, zero_point)

@@ -11,6 +11,7 @@ import click
 from quant_core.cli.errors import report
 from quant_core.cli.export_command import export_command
 from quant_core.cli.plugins_command import plugins_command
+from quant_core.cli.show_command import show_command
 from quant_core.errors import PluginError, QuantError, UnknownNameError, did_you_mean
 from quant_core.plugins import load_attribute, registry
 
@@ -107,6 +108,7 @@ def quant() -> None:
 
 quant.add_command(export_command)
 quant.add_command(plugins_command)
+quant.add_command(show_command)
 
 
 def main() -> None:
