@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import quant_nn as qnn
-from quant_core.export import capture, check
+from quant_core.export import capture, check, export
 from quant_core.plugins import registry
 from quant_nn import RECIPES, fold_batch_norms, quantize, recipe
 
@@ -219,7 +220,7 @@ def _arguments(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
 CASES = [
     (name, model)
     for name, models in {
-        "weight_only": [name for name in MODELS if name != "Recurrent"],
+        "weight_only": ["DenseNet", "ViTBlock"],
         "w8a8_integer_cpu": [name for name in MODELS if name != "Recurrent"],
         "w4a4_finn": ["ResNet", "MobileNetV2"],
         "fixed_point_dpu": ["ResNet", "UNet"],
@@ -243,6 +244,18 @@ def test_a_recipe_passes_the_check_of_its_target(name: str, architecture: str) -
         quantized(x)
     report = check(capture(quantized, (x[:1],)), target)
     assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("architecture", ["ResNet", "MLPMixer"])
+def test_what_a_recipe_gives_runs_in_the_runtime_of_its_target(architecture: str, tmp_path: Path) -> None:
+    """Batch normalizations are kept, and the target writes them."""
+    model, x = model_and_input(architecture)
+    quantize(model, recipe("w8a8_integer_cpu"))
+    for _ in range(2):
+        model(x)
+    exported = export(model, (x[:1],), target="qcdq", path=tmp_path / "model.onnx", verify=True)
+    assert exported.verification is not None
+    assert exported.verification.equal
 
 
 def test_every_recipe_is_among_these() -> None:

@@ -133,6 +133,13 @@ def test_graph_mode_reaches_functions_with_rules() -> None:
     assert torch.equal(again(X), model.eval()(X))
 
 
+def test_a_dry_run_in_graph_mode_gives_the_model_back() -> None:
+    net = Net()
+    conversion = quantize(net, Rule(types="EltwiseAdd"), graph=True, inputs=(X,), dry_run=True)
+    assert conversion.model is net
+    assert [one.path for one in conversion.replaced] == ["block.eltwiseadd"]
+
+
 def test_dropout_follows_the_mode() -> None:
     torch.manual_seed(0)
     model = quantize(Net(), Rule(types="Linear"), graph=True, inputs=(X,)).model

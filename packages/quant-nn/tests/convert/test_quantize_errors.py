@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import quant_nn as qnn
 from quant_core.errors import ConfigurationError, InputError, QuantError, UnknownNameError, UnusedAttributeError
@@ -236,3 +237,14 @@ def test_a_batch_norm_without_statistics() -> None:
         "track_running_stats=False: it normalizes by the statistics of each batch",
         "Exclude this layer with a rule, or train it with track_running_stats=True.",
     ]
+
+
+def test_a_layer_whose_parameters_are_computed_by_hooks() -> None:
+    net = nn.Sequential(prune.l1_unstructured(nn.Linear(2, 2), "weight", 0.5))
+    lines = refused(ConfigurationError, net, W4)
+    assert lines[:2] == ["QuantLinear has other parameters than this layer", "at 0, by rule 1"]
+    assert 'Missing key(s) in state_dict: "weight"' in lines[2]
+    assert lines[3] == (
+        "Remove what computes its parameters, such as torch.nn.utils.prune, or exclude this layer with a rule."
+    )
+    assert isinstance(net[0], nn.Linear)

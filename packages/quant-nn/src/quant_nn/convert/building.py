@@ -101,12 +101,24 @@ def _adopt(built: nn.Module, layer: nn.Module) -> None:
         for path, (tensors, name) in given.items():
             own[path][0][name] = tensors[name]
     else:
-        built.load_state_dict(layer.state_dict())
+        _load(built, layer)
     if parametrize.is_parametrized(layer):
         parametrize.transfer_parametrizations_and_params(layer, built)
     for proxy in built.modules():
         if isinstance(proxy, QuantProxy) and proxy.rebuilds_on_load:
             proxy.init_tensor_quant()
+
+
+def _load(built: nn.Module, layer: nn.Module) -> None:
+    """The tensors of a layer that are others here, through the checkpoint that the quantized layer takes."""
+    try:
+        built.load_state_dict(layer.state_dict())
+    except RuntimeError as failure:
+        raise ConfigurationError(
+            f"{type(built).__name__} has other parameters than this layer",
+            why=" ".join(str(failure).split()[:60]),
+            fix="Remove what computes its parameters, such as torch.nn.utils.prune, or exclude this layer with a rule.",
+        ) from failure
 
 
 def _tensors(layer: nn.Module) -> Iterator[tuple[str, tuple[dict[str, Any], str]]]:

@@ -79,23 +79,22 @@ def quantize(
     check_model(model)
     known = plugins or registry()
     table = float_types(known)
-    if graph:
-        model = with_modules(model, _given_inputs(inputs), table)
-    calls = () if inputs is None else functional_calls(model, inputs)
-    decisions = decide(sites(model, table), given)
+    taken = with_modules(model, _given_inputs(inputs), table) if graph else model
+    calls = () if inputs is None else functional_calls(taken, inputs)
+    decisions = decide(sites(taken, table), given)
     check_matched(decisions, given, table)
     check_effective(decisions, given)
     reasons = {id(one.site.module): _reason_to_leave(one, given, table) for one in decisions}
     chosen = [one for one in decisions if reasons[id(one.site.module)] is None]
-    check_held_once(model, {id(one.site.module): one.site for one in chosen})
-    device = next((parameter.device for parameter in model.parameters()), None)
+    check_held_once(taken, {id(one.site.module): one.site for one in chosen})
+    device = next((parameter.device for parameter in taken.parameters()), None)
     built = {id(one.site.module): _build(one, given, known, device) for one in chosen}
-    left = [(one, reasons[id(one.site.module)]) for one in decisions]
-    joins = _joins(chosen, given, model)
+    joins = _joins(chosen, given, taken)
     if not dry_run:
-        model = _put_in_place(model, chosen, built)
+        model = _put_in_place(taken, chosen, built)
         if isinstance(model, fx.GraphModule):
             share_quantizers(model, joins)
+    left = [(one, reasons[id(one.site.module)]) for one in decisions]
     return Conversion(
         model=model,
         replaced=tuple(_replaced(one, given, built[id(one.site.module)]) for one in chosen),
