@@ -1,10 +1,10 @@
-"""Fine-tune a network with 3-bit weights and activations on scikit-learn's digits, by the recipe of NVIDIA's toolkit.
+"""Fine-tune a network with 2-bit weights and 8-bit activations on scikit-learn's digits, by the recipe of NVIDIA's toolkit.
 
-    python examples/finetune_digits.py [--epochs 40] [--seed 0]
+    python examples/finetune_digits.py [--epochs 60] [--seed 0]
 
 A float network is trained, quantized, and calibrated. Then it is trained on, for about a tenth of the original schedule, from one
-hundredth of the original learning rate, along the falling half of a cosine down to one hundredth of that again. Scales stay as
-calibration has set them. Exit code 1 when the accuracy does not come back to within two percent of the float network's.
+hundredth of the original learning rate, along the falling half of a cosine down to one hundredth of that again. Ranges of
+activations stay as calibration has set them. Exit code 1 when less than half of the accuracy that rounding cost comes back.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from torch import Tensor, nn
 import quant_nn as qnn
 from quant_nn.toolkit import QuantDescriptor
 
-WEIGHT_BITS = 3
-INPUT_BITS = 3
+WEIGHT_BITS = 2
+INPUT_BITS = 8
 LEARNING_RATE = 0.1
 HELD_BACK = 400
-WITHIN = 0.02
+WANTED = 0.5
+"""Of the accuracy that was lost."""
 
 
 def float_network() -> nn.Sequential:
@@ -78,19 +79,19 @@ def accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> float:
         return float((net(images).argmax(1) == labels).float().mean())
 
 
-def run(epochs: int, seed: int, rate: float = LEARNING_RATE) -> dict[str, float]:
+def run(epochs: int, seed: int) -> dict[str, float]:
     """The accuracy of the float network, after calibration, and after fine-tuning, on digits that were held back."""
     torch.manual_seed(seed)
     images, labels = digits()
     seen, test = (images[:-HELD_BACK], labels[:-HELD_BACK]), (images[-HELD_BACK:], labels[-HELD_BACK:])
     floats = float_network()
-    train(floats, *seen, epochs, rate)
+    train(floats, *seen, epochs, LEARNING_RATE)
 
     net = quantized_network()
     net.load_state_dict(floats.state_dict())
     qnn.calibrate(net, seen[0].split(128), method="mse")
     calibrated = copy.deepcopy(net)
-    train(net, *seen, max(epochs // 10, 1), rate / 100)
+    train(net, *seen, max(epochs // 10, 1), LEARNING_RATE / 100)
     return {
         "float": accuracy(floats, *test),
         "calibrated": accuracy(calibrated, *test),
@@ -98,10 +99,16 @@ def run(epochs: int, seed: int, rate: float = LEARNING_RATE) -> dict[str, float]
     }
 
 
+def recovered(reached: dict[str, float]) -> float:
+    """The share of the accuracy lost by rounding that came back."""
+    lost = reached["float"] - reached["calibrated"]
+    return (reached["fine-tuned"] - reached["calibrated"]) / lost if lost > 0 else 1.0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, calibrate, fine-tune; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # batches as small as these gain nothing from more
@@ -110,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, share in reached.items():
         table.add_row(name, f"{share:.1%}")
     Console().print(table)
-    return int(reached["fine-tuned"] < reached["float"] - WITHIN)
+    return int(recovered(reached) < WANTED)
 
 
 if __name__ == "__main__":

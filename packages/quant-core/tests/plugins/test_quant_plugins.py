@@ -153,5 +153,5 @@ def test_an_unknown_command_is_answered_with_the_nearest_one(environment: Enviro
     result = CliRunner().invoke(quant, ["helo"])
     assert result.exit_code == 2
     assert result.stderr == (
-        "UnknownNameError: unknown command 'helo'\n  the commands are export, plugins, hello\n  Did you mean 'hello'?\n"
+        "UnknownNameError: unknown command 'helo'\n  the commands are export, plugins, show, hello\n  Did you mean 'hello'?\n"
     )
