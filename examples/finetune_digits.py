@@ -40,7 +40,9 @@ def float_network() -> nn.Sequential:
 def quantized_network() -> nn.Sequential:
     """The same with quantized inputs and weights; its state dict takes that of the float network."""
     descriptors = {
-        "quant_desc_input": QuantDescriptor(num_bits=INPUT_BITS, unsigned=True),  # images and what ReLU gives are not negative
+        "quant_desc_input": QuantDescriptor(
+            num_bits=INPUT_BITS, unsigned=True
+        ),  # images and what ReLU gives are not negative
         "quant_desc_weight": QuantDescriptor(num_bits=WEIGHT_BITS, axis=0),
     }
     return nn.Sequential(
