@@ -15,7 +15,7 @@ from quant_nn.layer import value_of
 from quant_rnn.gate_weights import GateParams, GateWeight
 from quant_rnn.gates import named
 from quant_rnn.quantizing import MaybeQuantized, concatenate, on_grid, quantized, scale_of, stack, with_value
-from quant_rnn.sequence import State, run
+from quant_rnn.sequence import State, run, run_uneven
 from quant_rnn.weights import Weights, quantize_weights
 
 
@@ -90,15 +90,33 @@ class Direction(nn.Module):
         """
         weights = self.weights(x)
         projected = F.linear(value_of(x), weights.input, weights.bias)
-        if sizes is None:
-            done = self._run_natively(projected, tuple(value_of(part) for part in state), weights)
+        if sizes is not None:
+            return run_uneven(partial(self._run, weights), projected, sizes, state, reverse=self.reverse)
+        if not isinstance(projected.shape[0], int):
+            return self._capture_loop(projected, tuple(value_of(part) for part in state), weights)
+        return self._run(weights, projected, state)
+
+    def _run(self, weights: Weights, projected: Tensor, state: State) -> tuple[MaybeQuantized, State]:
+        """All steps ``(T, B, G·H)``, of sequences of one length: in as few operations as there are for the quantizers."""
+        outputs: list[MaybeQuantized] = []
+        while projected.shape[0]:
+            now = tuple(value_of(part) for part in state)
+            done = self._run_natively(projected, now, weights)
+            piece = None if done else self.cell.collect_natively(projected, now, weights, self.io_quant, self.reverse)
             if done is not None:
-                return done
-            if not isinstance(projected.shape[0], int):
-                return self._capture_loop(projected, tuple(value_of(part) for part in state), weights)
-        steps = projected.unbind(0) if sizes is None else projected.split(list(sizes))
-        outputs, last = run(partial(self._step, weights), steps, state, reverse=self.reverse)
-        return (stack(outputs) if sizes is None else concatenate(outputs, 0)), last
+                out, state = done
+            elif piece is None:
+                found, state = run(partial(self._step, weights), projected.unbind(0), state, reverse=self.reverse)
+                out = stack(found)
+            elif piece.length:
+                out, state = piece.out, piece.state
+            else:
+                state = self._step(weights, projected[-1 if self.reverse else 0], now)
+                out = stack([state[0]])
+            outputs.append(out)
+            count = out.shape[0]
+            projected = projected[:-count] if self.reverse else projected[count:]
+        return concatenate(outputs[::-1] if self.reverse else outputs, 0), state
 
     def _step(self, weights: Weights, now: Tensor, before: tuple[Tensor, ...]) -> State:
         after = self.cell(now, before, weights)

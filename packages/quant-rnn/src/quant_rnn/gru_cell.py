@@ -46,3 +46,6 @@ class GRUCell(nn.Module):
 
     def run_natively(self, *inputs: object) -> None:
         """There is no single operation for all steps."""
+
+    def collect_natively(self, *inputs: object) -> None:
+        """There is no single operation for the steps that collect statistics."""

@@ -64,6 +64,15 @@ def concatenate(parts: Sequence[MaybeQuantized], axis: int) -> MaybeQuantized:
     return last.replace(value=values, scale=scales, zero_point=zero_points, origin=None)
 
 
+def joined_steps(x: MaybeQuantized) -> MaybeQuantized:
+    """Steps ``(T, B, …)`` one after the other, ``(T·B, …)``, with a scale for each where each step has one."""
+    values = value_of(x).flatten(0, 1)
+    if not isinstance(x, QuantTensor) or x.origin is not None:
+        return with_value(x, values)
+    grids = [grid.expand(*x.shape[:2], *grid.shape[2:]).flatten(0, 1) for grid in (x.scale, x.zero_point)]
+    return x.replace(value=values, scale=grids[0], zero_point=grids[1], origin=None)
+
+
 def scale_of(x: MaybeQuantized) -> Tensor | None:
     """One scale for all of a quantized tensor: the mean of those of its steps while statistics are collected."""
     return x.scale.mean() if isinstance(x, QuantTensor) else None
@@ -93,9 +102,9 @@ def _spread(grid: Tensor, part: QuantTensor) -> Tensor:
 def _joined_grids(grids: Sequence[tuple[Tensor, QuantTensor]], axis: int) -> Tensor:
     """Scales side by side, each as long as its tensor along one axis."""
     spread = [_spread(grid, part) for grid, part in grids]
-    common = list(torch.broadcast_shapes(*(grid.shape for grid in spread)))
-    along = axis % len(common)
+    along = axis % spread[0].dim()
+    others = torch.broadcast_shapes(*((*grid.shape[:along], 1, *grid.shape[along + 1 :]) for grid in spread))
     pieces = []
     for grid, (_, part) in zip(spread, grids, strict=True):
-        pieces.append(grid.expand(*common[:along], part.shape[axis], *common[along + 1 :]))
+        pieces.append(grid.expand(*others[:along], part.shape[axis], *others[along + 1 :]))
     return torch.cat(pieces, dim=axis)

@@ -55,6 +55,9 @@ class RNNCell(nn.Module):
         outputs, hidden, _ = native_rnn(projected, weights.hidden, *state, scales, ranges, self.nonlinearity, reverse)
         return outputs, hidden
 
+    def collect_natively(self, *inputs: object) -> None:
+        """There is no single operation for the steps that collect statistics."""
+
     def extra_repr(self) -> str:
         """The function."""
         return self.nonlinearity

@@ -42,11 +42,17 @@ def steady(quantizer: QuantProxy | None, like: Tensor) -> Steady | None:
 
 
 def is_steady(quantizer: QuantProxy) -> bool:
-    """Whether it is an ordinary integer quantizer with zero-point 0, one stored scale and a fixed number of bits."""
+    """Whether it is an ordinary integer quantizer whose scale is stored."""
+    return is_integer(quantizer) and not getattr(quantizer.tensor_quant.scaling_impl, "reads_input", True)
+
+
+def is_integer(quantizer: QuantProxy) -> bool:
+    """Whether it is an ordinary integer quantizer with zero-point 0 and a fixed number of bits."""
     quant = quantizer.tensor_quant
     if type(quantizer) is not ActQuantProxyFromInjector or type(quant) is not IntQuant:
         return False
-    hooked = any((quantizer._forward_hooks, quantizer._forward_pre_hooks, quantizer._backward_hooks))
+    parts = (quantizer, quant, quant.scaling_impl)
+    hooked = any(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks for part in parts)
     delayed = quant.delay.passed is not None and quant.delay.passed.running
     return (
         not hooked
@@ -58,5 +64,4 @@ def is_steady(quantizer: QuantProxy) -> bool:
         and quant.rounding_mode == "ROUND"
         and quant.clamp_gradient == "masked"
         and quant.groups is None
-        and not getattr(quant.scaling_impl, "reads_input", True)
     )

@@ -14,6 +14,11 @@ _POINTER, _SIZE, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES: dict[str, list[type]] = {
     "lstm_forward": [*[_POINTER] * 5, _SIZE, _SIZE],
     "lstm_backward": [*[_POINTER] * 7, _SIZE, _SIZE],
+    "lstm_collect_gates": [*[_POINTER] * 6, _SIZE, _SIZE],
+    "lstm_collect_cell": [*[_POINTER] * 8, _SIZE, _SIZE],
+    "lstm_collect_output": [*[_POINTER] * 7, _SIZE, _SIZE],
+    "lstm_collect_backward": [*[_POINTER] * 13, _SIZE, _SIZE],
+    "running_average": [_POINTER, _POINTER, _FLOAT, _SIZE, _SIZE, _FLOAT, _FLOAT],
     "rnn_forward": [_POINTER, *[_FLOAT] * 3, _POINTER, _POINTER, _SIZE],
     "rnn_backward": [_POINTER, _POINTER, *[_FLOAT] * 3, *[_POINTER] * 4, _SIZE, _SIZE],
 }
@@ -65,6 +70,12 @@ class LSTM(ctypes.Structure):
         )
 
 
+class Call(ctypes.Structure):
+    """A quantizer at one place of a step; ``collects`` where its threshold is what it finds, and scale 0 for none."""
+
+    _fields_ = (("low", _FLOAT), ("high", _FLOAT), ("divisor", _FLOAT), ("least", _FLOAT), ("collects", _SIZE))
+
+
 class Steps:
     """The functions of one shared library; all tensors are contiguous float32 on the CPU.
 
@@ -98,6 +109,17 @@ class Steps:
             for_pre.data_ptr(),
             sums.data_ptr(),
             *before.shape,
+        )
+
+    def lstm_collect(self, part: str, calls: ctypes.Array[Call], *tensors: Tensor, shape: Sequence[int]) -> None:
+        """One part of a step that collects statistics, ``"gates"``, ``"cell"``, ``"output"`` or ``"backward"``, in place."""
+        run = getattr(self, f"_lstm_collect_{part}")
+        run(ctypes.byref(calls), *(tensor.data_ptr() for tensor in tensors), *shape)
+
+    def running_average(self, average: Tensor, statistics: Tensor, least: float, before: int, momentum: float) -> None:
+        """``average`` (one number) follows ``statistics`` (N), each at least ``least``, after ``before`` others, in place."""
+        self._running_average(  # type: ignore[attr-defined]
+            average.data_ptr(), statistics.data_ptr(), least, statistics.numel(), before, 1 - momentum, momentum
         )
 
     def rnn_forward(self, table: Tensor, grid: Grid, pre: Tensor, out: Tensor) -> None:

@@ -183,3 +183,186 @@ API void rnn_backward(const float *slope, const float *error, float scale, float
         sums[1] += of_io;
     }
 }
+
+/* Steps of an LSTM while its quantizers collect statistics: the threshold of a quantizer is then the largest magnitude of what it is
+ * given, with its gradient, which goes to the first element that has it. What is in front of a function is written to memory, and the
+ * function itself is computed by torch between two calls. */
+
+typedef struct {
+    float low, high;
+    float divisor; /* scale = threshold / divisor */
+    float least;   /* the smallest threshold */
+    i64 collects;  /* 0: the scale is given, and 0 stands for no quantizer */
+} Call;
+
+enum { ACC = 0, GATE = 4, KEPT = 8, ADDED, SUM, TANH, IO, CALLS };
+
+/* Rows of x are `pitch` apart. Returns the grid; what was found goes to `statistic`, and where to `at`. */
+static Grid grid_of(const Call *q, const float *x, i64 rows, i64 hidden, i64 pitch, float *scale, float *statistic, i64 *at) {
+    if (q->collects) {
+        float most = 0;
+        int broken = 0;
+        for (i64 b = 0; b < rows; b++) {
+            const float *row = x + b * pitch;
+#pragma omp simd reduction(max : most) reduction(| : broken)
+            for (i64 j = 0; j < hidden; j++) {
+                float size = fabsf(row[j]);
+                most = size > most ? size : most;
+                broken |= size != size;
+            }
+        }
+        *at = 0;
+        for (i64 k = 0; k < rows * hidden; k++)
+            if (fabsf(x[k / hidden * pitch + k % hidden]) == most) {
+                *at = k;
+                break;
+            }
+        *statistic = broken ? NAN : most;
+        *scale = (most < q->least ? q->least : most) / q->divisor;
+    }
+    Grid grid = {*scale, q->low, q->high};
+    return grid;
+}
+
+INLINE float on(float x, Grid q, const int limited) { return limited ? quantized(x, q) : x; }
+
+static void put_on(const float *x, i64 rows, i64 hidden, i64 pitch, Grid q, float *out) {
+    const int limited = q.scale > 0;
+    for (i64 b = 0; b < rows; b++)
+#pragma omp simd
+        for (i64 j = 0; j < hidden; j++)
+            out[b * hidden + j] = on(x[b * pitch + j], q, limited);
+}
+
+#define GRID(call, x, pitch) grid_of(q + (call), x, batch, hidden, pitch, scales + (call), found + (call), at + (call))
+
+/* Accumulators (B, 4H) to what is in front of the functions, (4, B, H). */
+API void lstm_collect_gates(const Call *q, const float *pre, float *acts, float *scales, float *found, i64 *at, i64 batch,
+                            i64 hidden) {
+    for (i64 g = 0; g < GATES; g++) {
+        const float *acc = pre + g * hidden;
+        put_on(acc, batch, hidden, GATES * hidden, GRID(ACC + g, acc, GATES * hidden), acts + g * batch * hidden);
+    }
+}
+
+/* What comes out of the functions to the next cell state; `work` holds (7, B, H): gates, products and their sum, to be kept
+ * for the rest of the step. */
+API void lstm_collect_cell(const Call *q, const float *acts, const float *before, float *after, float *work, float *scales,
+                           float *found, i64 *at, i64 batch, i64 hidden) {
+    const i64 n = batch * hidden;
+    float *kept = work + 4 * n, *added = work + 5 * n, *sum = work + 6 * n;
+    for (i64 g = 0; g < GATES; g++)
+        put_on(acts + g * n, 1, n, n, GRID(GATE + g, acts + g * n, hidden), work + g * n);
+    for (i64 k = 0; k < n; k++) {
+        kept[k] = work[FORGET * n + k] * before[k];
+        added[k] = work[INPUT * n + k] * work[CELL * n + k];
+    }
+    const Grid qk = GRID(KEPT, kept, hidden), qa = GRID(ADDED, added, hidden);
+    const int limited = qk.scale > 0;
+    for (i64 k = 0; k < n; k++)
+        sum[k] = on(kept[k], qk, limited) + on(added[k], qa, limited);
+    put_on(sum, 1, n, n, GRID(SUM, sum, hidden), after);
+}
+
+/* tanh of the cell state, and the output gate, to the output. */
+API void lstm_collect_output(const Call *q, const float *tanhs, float *work, float *out, float *scales, float *found, i64 *at,
+                             i64 batch, i64 hidden) {
+    const i64 n = batch * hidden;
+    float *product = work + 4 * n;
+    put_on(tanhs, 1, n, n, GRID(TANH, tanhs, hidden), product);
+    for (i64 k = 0; k < n; k++)
+        product[k] *= work[OUTPUT * n + k];
+    put_on(product, 1, n, n, GRID(IO, product, hidden), out);
+}
+
+/* Turns the gradient g of what a quantizer gives into that of what it is given, (B, H); that of the scale goes on to the element
+ * that made it, or is added to a sum. */
+static void back(const Call *q, const float *x, i64 rows, i64 hidden, i64 pitch, float scale, i64 at, float *g, double *sum,
+                 double extra) {
+    if (!(scale > 0))
+        return;
+    const Grid grid = {scale, q->low, q->high};
+    double total = *sum + extra;
+    for (i64 b = 0; b < rows; b++) {
+        float part = 0;
+#pragma omp simd reduction(+ : part)
+        for (i64 j = 0; j < hidden; j++)
+            g[b * hidden + j] = passed(x[b * pitch + j], grid, g[b * hidden + j], &part);
+        total += part;
+    }
+    *sum = q->collects ? 0 : total;
+    if (q->collects) {
+        float one = x[at / hidden * pitch + at % hidden];
+        g[at] += (float)(total / q->divisor) * (float)((one > 0) - (one < 0));
+    }
+}
+
+#define BACK(call, x, g) back(q + (call), x, batch, hidden, hidden, scales[call], at[call], g, sums + (call), extra[call])
+
+/* for_h: of the output. for_c: of the state after the step on entry, before it on return. work: (12, B, H), overwritten. sums: grow by
+ * the gradients of scales that are given. extra: gradients of the scales of this step from elsewhere. */
+API void lstm_collect_backward(const Call *q, const float *scales, const i64 *at, const float *pre, const float *acts,
+                               const float *tanhs, const float *before, const float *for_h, float *for_c, float *for_pre,
+                               float *work, double *sums, const double *extra, i64 batch, i64 hidden) {
+    const i64 n = batch * hidden;
+    float *gates = work, *kept = work + 4 * n, *added = work + 5 * n, *sum = work + 6 * n, *th = work + 7 * n;
+    float *d = work + 8 * n; /* of the gates */
+    for (i64 g = 0; g < GATES; g++) {
+        Grid grid = {scales[GATE + g], q[GATE + g].low, q[GATE + g].high};
+        put_on(acts + g * n, 1, n, n, grid, gates + g * n);
+    }
+    const float *i = gates + INPUT * n, *f = gates + FORGET * n, *c = gates + CELL * n, *o = gates + OUTPUT * n;
+    const Grid qt = {scales[TANH], q[TANH].low, q[TANH].high};
+    put_on(tanhs, 1, n, n, qt, th);
+    float *product = kept, *d_product = added, *d_th = sum; /* until the cell state is come to */
+    for (i64 k = 0; k < n; k++) {
+        product[k] = o[k] * th[k];
+        d_product[k] = for_h[k];
+    }
+    BACK(IO, product, d_product);
+    for (i64 k = 0; k < n; k++) {
+        d[OUTPUT * n + k] = d_product[k] * th[k];
+        d_th[k] = d_product[k] * o[k];
+    }
+    BACK(TANH, tanhs, d_th);
+    for (i64 k = 0; k < n; k++)
+        for_c[k] += d_th[k] * (1 - tanhs[k] * tanhs[k]);
+    const Grid qk = {scales[KEPT], q[KEPT].low, q[KEPT].high}, qa = {scales[ADDED], q[ADDED].low, q[ADDED].high};
+    const int limited = qk.scale > 0;
+    for (i64 k = 0; k < n; k++) {
+        kept[k] = f[k] * before[k];
+        added[k] = i[k] * c[k];
+        sum[k] = on(kept[k], qk, limited) + on(added[k], qa, limited);
+    }
+    BACK(SUM, sum, for_c);
+    float *d_kept = for_c, *d_added = th; /* which is not needed any more */
+    for (i64 k = 0; k < n; k++)
+        d_added[k] = for_c[k];
+    BACK(ADDED, added, d_added);
+    BACK(KEPT, kept, d_kept);
+    for (i64 k = 0; k < n; k++) {
+        d[FORGET * n + k] = d_kept[k] * before[k];
+        d[INPUT * n + k] = d_added[k] * c[k];
+        d[CELL * n + k] = d_added[k] * i[k];
+        for_c[k] = d_kept[k] * f[k];
+    }
+    for (i64 g = 0; g < GATES; g++) {
+        const float *y = acts + g * n;
+        float *part = d + g * n;
+        BACK(GATE + g, y, part);
+        for (i64 k = 0; k < n; k++)
+            part[k] *= g == CELL ? 1 - y[k] * y[k] : (1 - y[k]) * y[k];
+        back(q + g, pre + g * hidden, batch, hidden, GATES * hidden, scales[g], at[g], part, sums + g, extra[g]);
+        for (i64 b = 0; b < batch; b++)
+            for (i64 j = 0; j < hidden; j++)
+                for_pre[(b * GATES + g) * hidden + j] = part[b * hidden + j];
+    }
+}
+
+/* average = (1 - m) average + m statistic, one after the other, starting from the first one where there was none before. */
+API void running_average(float *average, const float *statistics, float least, i64 count, i64 before, float keep, float weight) {
+    for (i64 k = 0; k < count; k++) {
+        float one = statistics[k] < least ? least : statistics[k];
+        *average = before + k == 0 ? one : *average * keep + one * weight;
+    }
+}

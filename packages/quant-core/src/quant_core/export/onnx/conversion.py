@@ -19,7 +19,6 @@ from quant_core.export.onnx.older_opset import OLDEST_WRITTEN, write_older
 from quant_core.export.onnx.optimize import optimize
 from quant_core.export.onnx.recurrent import couple_gates, rnn_translations
 from quant_core.export.onnx.requirements import ir_version
-from quant_core.export.onnx.recurrent import couple_gates, rnn_translations
 from quant_core.export.onnx.scan import loop_translations, wrap_loops
 from quant_core.export.onnx.unsupported import explain
 from quant_core.export.program import Program
@@ -79,6 +78,7 @@ def to_onnx(
     producer: str,
     steps: Sequence[Step] = (),
     metadata: Mapping[str, str] = _NOTHING,
+    inner_shapes: bool = True,
 ) -> Converted:
     """Convert a program to ONNX.
 
@@ -91,6 +91,7 @@ def to_onnx(
         producer: the name of the distribution that writes the file.
         steps: what the target does to the simplified model, in order.
         metadata: what the file says of itself.
+        inner_shapes: whether the file tells the types and shapes of values between its nodes, which readers can infer.
 
     Raises:
         UnsupportedError: when the model returns something else than tensors, or there is no ONNX operator for operations of it,
@@ -130,6 +131,8 @@ def to_onnx(
     model.metadata_props.update(metadata)
     _standard_first(model.graph.opset_imports)
     proto = converted.model_proto
+    if not inner_shapes:
+        proto.graph.ClearField("value_info")
     data = take_out(proto)
     return Converted(content=proto.SerializeToString(deterministic=True), names=names, data=data)
 
