@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, fx
-
-from quant_core.export import Quantizer
-from quant_core.ops import integer_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,24 +35,3 @@ class Integers:
     def on_the_grid_of(self, other: Integers) -> bool:
         """Whether both have the same scale, one number."""
         return self.per_tensor and other.per_tensor and bool(self.scale.reshape(()) == other.scale.reshape(()))
-
-
-def bounds(quantizer: Quantizer) -> tuple[int, int]:
-    """The smallest and the largest integer of a quantizer."""
-    if quantizer.op in ("quant::binary", "quant::ternary"):
-        return -1, 1
-    assert quantizer.bit_width is not None  # constant, as the check has found
-    kinds = {"signed": quantizer.signed, "narrow_range": quantizer.narrow_range}
-    low, high = integer_range(quantizer.bit_width, **kinds)
-    return int(low), int(high)
-
-
-def sum_of_products(low: int, high: int, weight: Tensor, output_axis: int) -> tuple[int, int]:
-    """The bounds of ``Σ x·w`` for integers ``x`` from ``low`` to ``high``, over all output channels of a weight.
-
-    >>> sum_of_products(0, 3, torch.tensor([[1, -2], [1, 1]]), 0)
-    (-6, 6)
-    """
-    rows = weight.to(torch.int64).movedim(output_axis, 0).flatten(1)
-    positive, negative = rows.clamp(min=0).sum(1), rows.clamp(max=0).sum(1)
-    return int((low * positive + high * negative).min()), int((high * positive + low * negative).max())

@@ -14,13 +14,14 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from export_finn import datatypes, thresholds
-from export_finn.integers import Integers, bounds
+from export_finn.integers import Integers
 from export_finn.ops import AVERAGE_POOL, MULTI_THRESHOLD
 from export_finn.pooling import pooling
 from export_finn.sums import lower_product
 from export_finn.workbench import Workbench
 from quant_core.export import Program, Quantizer, grids, is_quantizer
 from quant_core.export.products import product
+from quant_core.export.ranges import bounds
 
 _aten = torch.ops.aten
 _RECTIFIERS: Final = (_aten.relu.default, _aten.relu_.default)

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, fx
 
 from export_finn import datatypes
-from export_finn.integers import Integers, sum_of_products
+from export_finn.integers import Integers
 from export_finn.workbench import Workbench
 from quant_core.export.products import Product
+from quant_core.export.ranges import sums_of_products
 
 _aten = torch.ops.aten
 
@@ -35,7 +36,8 @@ def lower_product(work: Workbench, found: Product) -> None:
     if held is None:
         _finish(work, found, total, scale, part("weight_scale"))
         return
-    low, high = sum_of_products(held.low, held.high, quantizer.integers, found.output_axis)
+    lows, highs = sums_of_products(held.low, held.high, quantizer.integers, found.output_axis)
+    low, high = int(lows.min()), int(highs.max())
     kind = datatypes.of_range(low, high)
     result = Integers(
         node=total, scale=held.scale.reshape(()) * scale, name=part("scale"), low=low, high=high, datatype=kind

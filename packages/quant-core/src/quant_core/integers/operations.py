@@ -118,8 +118,9 @@ def run_aten(op: str, arguments: Mapping[str, Any]) -> Tensor:
         given[name] = given[name] - zero_point
     _, packet, overload = op.split(".")
     function = getattr(getattr(torch.ops.aten, packet), overload)
-    names = [argument.name for argument in function._schema.arguments if not argument.kwarg_only]
-    positional = [given.pop(name) for name in names[: _last(names, given)]]
+    stated = [argument for argument in function._schema.arguments if not argument.kwarg_only]
+    last = max((index for index, argument in enumerate(stated) if argument.name in given), default=-1)
+    positional = [given.pop(argument.name, argument.default_value) for argument in stated[: last + 1]]
     if not packet.startswith(_PICKS):
         result: Tensor = function(*positional, **given)
         return result
@@ -127,8 +128,3 @@ def run_aten(op: str, arguments: Mapping[str, Any]) -> Tensor:
     floats = [value.to(torch.float64) if isinstance(value, Tensor) else value for value in positional]
     picked: Tensor = function(*floats, **given)
     return picked.to(kinds[0])
-
-
-def _last(names: list[str], given: Mapping[str, Any]) -> int:
-    """How many positional arguments there are."""
-    return max((index + 1 for index, name in enumerate(names) if name in given), default=0)
