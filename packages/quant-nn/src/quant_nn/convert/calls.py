@@ -125,12 +125,7 @@ def _calls(model: nn.Module, program: Program) -> Iterator[Call]:
             continue
         op = str(node.target).removeprefix("aten.").partition(".")[0].rstrip("_")
         path = program.where(node).path
-        if (
-            op.rstrip("_") in _MOVING
-            or op in _MOVING
-            or not _is_float(node)
-            or _is_layer(model.get_submodule(path), table)
-        ):
+        if op in _MOVING or not _is_float(node) or _is_layer(model.get_submodule(path), table):
             continue
         source, code = _source(str(node.meta.get("stack_trace") or ""))
         yield Call(

@@ -36,9 +36,11 @@ def with_modules(model: nn.Module, args: tuple[Any, ...], table: Mapping[type, A
             something else than the model.
         InputError: when the inputs do not fit the model.
     """
-    training = traced(model, table)
     with in_eval_mode(model):
         graph = traced(model, table)
+        model.train()
+        training = traced(model, table)
+        model.eval()
     check_same(model, graph, args)
     floats = float_nodes(graph, args)
     names = {node.name for node in floats}
@@ -48,10 +50,9 @@ def with_modules(model: nn.Module, args: tuple[Any, ...], table: Mapping[type, A
     check_same(model, graph, args)
     for node in graph.graph.find_nodes(op="call_module"):
         node.meta.pop("nn_module_stack", None)  # a later capture finds its own, down to the quantizers
-    graph.train(model.training)
-    for path, module in model.named_modules():
-        if path and any(path == name for name, _ in graph.named_modules()):
-            graph.get_submodule(path).training = module.training
+    modes = {path: module.training for path, module in model.named_modules()}
+    for path, module in graph.named_modules():
+        module.training = modes.get(path, model.training)
     return graph
 
 

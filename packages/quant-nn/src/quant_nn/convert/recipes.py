@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from quant_core.errors import UnknownNameError, did_you_mean
+from quant_core.quant import Int8ActPerTensorFixedPoint
 from quant_nn.convert.rule import Place, Rule
 
 CONVOLUTIONS: Final = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
@@ -88,6 +89,14 @@ _RECURRENT_FLOATS = _without(
     ("io_quant", "bias_quant", "gate_acc_quant", "sigmoid_quant", "tanh_quant", "cell_state_quant")
 )
 
+
+class Int8ActOfDPU(Int8ActPerTensorFixedPoint):
+    """Activations with a scale that is a power of two, whose ties are rounded as a DPU rounds them."""
+
+    float_to_int_impl_type = "dpu"
+
+
+_DPU: Final = f"{__name__}:Int8ActOfDPU"
 _ALL: Final = (
     Recipe(
         name="weight_only",
@@ -137,12 +146,12 @@ _ALL: Final = (
                 PRODUCTS,
                 weight_quant="Int8WeightPerTensorFixedPoint",
                 bias_quant="Int8BiasPerTensorFixedPointInternalScaling",
-                output_quant="Int8ActPerTensorFixedPoint",
+                output_quant=_DPU,
             ),
-            _for(PRODUCTS, place="first", input_quant="Int8ActPerTensorFixedPoint"),
-            *_averages("Int8ActPerTensorFixedPoint"),
-            _for("EltwiseAdd", input_quant=None, output_quant="Int8ActPerTensorFixedPoint"),
-            _joined("Int8ActPerTensorFixedPoint"),
+            _for(PRODUCTS, place="first", input_quant=_DPU),
+            *_averages(_DPU),
+            _for("EltwiseAdd", input_quant=None, output_quant=_DPU),
+            _joined(_DPU),
         ),
     ),
     Recipe(
