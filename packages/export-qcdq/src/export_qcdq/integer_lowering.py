@@ -127,6 +127,9 @@ class IntegerLowering(Lowering):
         if node.target in _IN_FLOATS:
             return False
         name = f"{node.name}_integers"
+        if node.target in _RECTIFIERS and first.zero_point == 0:
+            self.held[node] = first  # there is nothing below
+            return True
         if node.target in _RECTIFIERS:
             options = {"name": shown(node)}
             new = self.call(RECTIFY, (first.node, first.zero(self)), options, like=node, name=name, kind=torch.uint8)

@@ -27,7 +27,8 @@ def _convolved(x: Tensor, w: Tensor, window: dict[str, Any], kind: torch.dtype) 
     wide, weight = torch.nn.functional.pad(x.to(torch.float32), ends), w.to(torch.float32)
     none = [0] * count
     strides, dilations, group = window["strides"], window["dilations"], window["group"]
-    return torch.ops.aten.convolution(wide, weight, None, strides, none, dilations, False, none, group).to(kind)
+    shape: Tensor = torch.ops.aten.convolution(wide, weight, None, strides, none, dilations, False, none, group)
+    return shape.to(kind)
 
 
 def _linear_conv(x: Tensor, x_scale: Tensor, x_zero: Tensor, w: Tensor, *_: Any, name: str, **window: Any) -> Tensor:
@@ -74,6 +75,16 @@ FROM_ACCUMULATOR: Final = _define("from_accumulator(Tensor sums, Tensor scale, *
 RECTIFY: Final = _define("rectify(Tensor x, Tensor zero, *, str name)", _like_x)
 
 
+def _without_defaults(window: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of a convolution that say something."""
+    ordinary = {"strides": 1, "pads": 0, "dilations": 1, "group": 1}
+    return {
+        name: value
+        for name, value in window.items()
+        if any(number != ordinary[name] for number in ([value] if isinstance(value, int) else value))
+    }
+
+
 def integer_translations(opset: int) -> dict[Any, Translation]:
     """The ONNX nodes of each op in a version of the standard operators."""
     import onnxscript
@@ -82,11 +93,11 @@ def integer_translations(opset: int) -> dict[Any, Translation]:
 
     def linear_conv(*operands: Any, name: str, **window: Any) -> Any:
         *given, bias, bounds = operands
-        integers = op.QLinearConv(*given, *([] if bias is None else [bias]), **window)
+        integers = op.QLinearConv(*given, *([] if bias is None else [bias]), **_without_defaults(window))
         return mark(op.Clip(integers, *bounds) if bounds else integers, name)
 
     def integer_conv(x: Any, w: Any, x_zero: Any, w_zero: Any, bias: Any, **window: Any) -> Any:
-        sums = op.ConvInteger(x, w, x_zero, w_zero, **window)
+        sums = op.ConvInteger(x, w, x_zero, w_zero, **_without_defaults(window))
         return sums if bias is None else op.Add(sums, bias)
 
     def linear_matmul(*operands: Any, name: str) -> Any:

@@ -156,6 +156,7 @@ class Lowering:
         """The floats that a parameter is rounded to."""
         assert quantizer.integers is not None
         assert quantizer.scale is not None
+        assert quantizer.zero_point is not None
         value: Tensor = (quantizer.integers.to(quantizer.scale.dtype) - quantizer.zero_point) * quantizer.scale
         return value.detach().to(torch.float32)
 

@@ -26,7 +26,7 @@ def pack(model: Any) -> None:
     """Store the integers of an ``onnx_ir`` model that are so marked in their packed type, in place."""
     from onnxscript import ir
 
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         kind = node.outputs[0].metadata_props.get(STORAGE)
         if kind is None:
             continue

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import Final
 
 from quant_core.plugins import Capabilities, QuantSupport, Target, hookimpl
+from quant_core.plugins.capabilities import GranularityName
 
 QUANT_API_VERSION = 1
 
 _MODES: Final = {"ROUND", "HALF_UP", "DPU", "FLOOR", "CEIL", "TO_ZERO"}
-_WEIGHTS: Final = {"per_tensor", "per_channel", "per_group"}
+_WEIGHTS: Final[frozenset[GranularityName]] = frozenset({"per_tensor", "per_channel", "per_group"})
 
 QCDQ = Capabilities(
     quant={

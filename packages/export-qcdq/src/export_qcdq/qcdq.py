@@ -14,7 +14,7 @@ from export_qcdq.ops import translations
 from export_qcdq.options import QcdqOptions
 from export_qcdq.packing import pack
 from quant_core.export import Program
-from quant_core.export.onnx import OLDEST_WRITTEN, OnnxArtifact, check_precision, describe, to_onnx
+from quant_core.export.onnx import OLDEST_WRITTEN, OnnxArtifact, check_precision, describe, leave_out_defaults, to_onnx
 
 
 def lower(
@@ -48,7 +48,8 @@ def lower(
         translations=translations(max(opset_version, OLDEST_WRITTEN)),
         opset=opset_version,
         producer="export-qcdq",
-        steps=(pack,),
+        steps=(pack, leave_out_defaults),
         metadata=describe(program, "qcdq", "export-qcdq", options.described()),
+        inner_shapes=False,
     )
     return OnnxArtifact("qcdq", program.signature, converted)

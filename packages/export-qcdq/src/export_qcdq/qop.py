@@ -15,7 +15,7 @@ from export_qcdq.integer_ops import integer_translations
 from export_qcdq.ops import translations
 from export_qcdq.options import QopOptions
 from quant_core.export import Program
-from quant_core.export.onnx import OLDEST_WRITTEN, OnnxArtifact, check_precision, describe, to_onnx
+from quant_core.export.onnx import OLDEST_WRITTEN, OnnxArtifact, check_precision, describe, leave_out_defaults, to_onnx
 
 
 def lower(program: Program, opset_version: int = 18, unsigned_weights: bool = False) -> OnnxArtifact:
@@ -41,7 +41,9 @@ def lower(program: Program, opset_version: int = 18, unsigned_weights: bool = Fa
         translations=translations(written) | integer_translations(written),
         opset=opset_version,
         producer="export-qcdq",
+        steps=(leave_out_defaults,),
         metadata=describe(program, "qop", "export-qcdq", options.described()),
+        inner_shapes=False,
     )
     names, grids = lowering.shown(converted.names)
     return OnnxArtifact("qop", program.signature, converted._replace(names=names), grids)

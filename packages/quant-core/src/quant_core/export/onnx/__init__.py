@@ -3,6 +3,7 @@
 from quant_core.export.onnx.artifact import OnnxArtifact
 from quant_core.export.onnx.conversion import Converted, Step, Translation, mark, to_onnx
 from quant_core.export.onnx.custom import custom_op
+from quant_core.export.onnx.defaults import leave_out_defaults
 from quant_core.export.onnx.metadata import describe
 from quant_core.export.onnx.naming import SCOPES, origin
 from quant_core.export.onnx.older_opset import OLDEST_WRITTEN
@@ -20,6 +21,7 @@ __all__ = [
     "check_precision",
     "custom_op",
     "describe",
+    "leave_out_defaults",
     "mark",
     "origin",
     "to_onnx",

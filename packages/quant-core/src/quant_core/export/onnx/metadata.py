@@ -38,8 +38,12 @@ def describe(program: Program, target: str, producer: str, options: Mapping[str,
     }
     found = {
         TARGET: target,
-        OPTIONS: json.dumps(dict(options), sort_keys=True),
-        VERSIONS: json.dumps({name: version(name) for name in sorted((producer, "quant-core"))}),
-        BIT_WIDTHS: json.dumps(widths, sort_keys=True),
+        OPTIONS: _json(options),
+        VERSIONS: _json({name: version(name) for name in (producer, "quant-core")}),
+        BIT_WIDTHS: _json(widths),
     }
     return {key: found[key] for key in sorted(found)}
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(dict(value), sort_keys=True, separators=(",", ":"))

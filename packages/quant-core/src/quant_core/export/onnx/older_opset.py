@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from quant_core.errors import UnsupportedError
+from quant_core.export.onnx.defaults import is_default
 
 OLDEST_WRITTEN: Final = 18
 """The version that torch's exporter starts from."""
@@ -66,7 +67,7 @@ def _older(node: Any, opset: int) -> Iterator[str]:
     if node.op_type == "Split" and len(node.inputs) == 1:
         yield from _equal_parts(node)
     for name in [name for name in node.attributes if name not in older.attributes]:
-        if _is_default(node.attributes[name], newer.attributes[name]):
+        if is_default(node.attributes[name], newer.attributes[name]):
             node.attributes.pop(name)
         else:
             yield f"its {name} is not known"
@@ -97,17 +98,6 @@ def _equal_parts(node: Any) -> Iterator[str]:
     size = node.inputs[0].shape[axis.as_int() if axis is not None else 0] if node.inputs[0].shape is not None else None
     if count is not None and (not isinstance(size, int) or size % count.as_int() != 0):
         yield "its parts are of different sizes"
-
-
-def _is_default(attribute: Any, described: Any) -> bool:
-    import onnx
-
-    default = described.default_value
-    if default.type == onnx.AttributeProto.UNDEFINED:
-        return False
-    value: Any = onnx.helper.get_attribute_value(default)
-    given = attribute.value
-    return bool(given == (value.decode() if isinstance(value, bytes) else value))
 
 
 def _kinds(node: Any, older: Any) -> Iterator[str]:
