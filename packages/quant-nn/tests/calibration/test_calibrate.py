@@ -31,6 +31,7 @@ from quant_core.quant import (
     ShiftedUint8ActPerTensorFloat,
 )
 from quant_nn.calibration import METHODS, Calibration, Levels
+from quant_nn.toolkit import QuantDescriptor
 
 NAMED = [method for method in METHODS if method != "statistics"]
 
@@ -143,6 +144,15 @@ def test_fewer_batches_than_steps_are_enough() -> None:
     model = net()
     qnn.calibrate(model, batches(), "statistics")
     assert all(not m.act_quant.tensor_quant.scaling_impl.collected.running for m in (model[0], model[2]))
+
+
+def test_their_own_statistics_start_anew_when_asked_again() -> None:
+    model = net()
+    qnn.calibrate(model, [torch.full((2, 6), 50.0)], "statistics")
+    qnn.calibrate(model, batches(), "statistics", again=True)
+    once = net()
+    qnn.calibrate(once, batches(), "statistics")
+    assert same(state(model), state(once))
 
 
 def test_statistics_of_batch_quantizers_are_set_for_eval_mode() -> None:
@@ -292,7 +302,7 @@ def test_a_rule_of_ones_own() -> None:
 def test_the_report_is_a_table() -> None:
     model = nn.Sequential(qnn.QuantIdentity(), qnn.QuantReLU())
     assert str(qnn.calibrate(model, [torch.full((2, 500), 1.5)], "max")) == (
-        "2 quantizers calibrated with 'max' on 1 batches\n"
+        "calibrated with 'max'; batches: 1, quantizers: 2\n"
         "quantizer     threshold   largest seen   elements\n"
         "─────────────────────────────────────────────────\n"
         "0.act_quant   1.5         1.5            1,000\n"
@@ -388,6 +398,14 @@ def test_what_cannot_be_calibrated_is_refused() -> None:
         "  Use method='statistics', which collects what the quantizer itself asks for, or 'max'."
     )
     wrong(text, ConfigurationError, qnn.QuantIdentity(quant_type="binary"), batches(), "mse")
+    text = (
+        "the method 'statistics' cannot calibrate this quantizer\n"
+        "  at input_quant\n"
+        "  AmaxScaling collects no statistics in training\n"
+        "  Use 'max', 'entropy', 'percentile' or 'mse'."
+    )
+    described = qnn.QuantLinear(6, 2, quant_desc_input=QuantDescriptor())
+    wrong(text, ConfigurationError, described, batches(), "statistics")
 
 
 def test_devices_must_not_be_mixed() -> None:

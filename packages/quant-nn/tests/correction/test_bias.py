@@ -115,7 +115,7 @@ def test_the_report_is_a_table() -> None:
     nn.init.zeros_(model[0].bias)
     model[0].weight.data.copy_(torch.tensor([[1.0, 0.25]]))
     assert str(correct_bias(model, [torch.ones(4, 2)])) == (
-        "1 biases corrected\n"
+        "biases corrected: 1\n"
         "layer   mean shift   largest shift\n"
         "──────────────────────────────────\n"
         "0       0.25         0.25\n"
@@ -129,7 +129,7 @@ def test_bad_input_is_refused() -> None:
     assert str(caught.value) == (
         "bias correction comes after calibration\n"
         "  at 0.act_quant, 2.act_quant\n"
-        "  2 quantizers have no range yet, so that what they will do is not known\n"
+        "  their ranges are not known yet, and so not what they will do\n"
         "  Call quant_nn.calibrate(model, data) first."
     )
     with pytest.raises(InputError, match="there is no data"):

@@ -91,7 +91,7 @@ def test_the_best_of_all_strengths_is_kept() -> None:
     assert list(report.sqnr) == [0.0, *STRENGTHS]
     assert report.sqnr[report.strength] == max(report.sqnr.values())
     assert output_noise(model, [x], run).sqnr == report.sqnr[report.strength]
-    assert str(report).startswith(f"2 pairs of layers equalized with strength {report.strength:g}: SQNR ")
+    assert str(report).startswith(f"equalized with strength {report.strength:g}; pairs of layers: 2; SQNR ")
 
 
 def test_when_it_fails_nothing_has_changed() -> None:
@@ -199,6 +199,6 @@ def test_it_comes_after_calibration() -> None:
     assert str(caught.value) == (
         "weight equalization comes after calibration\n"
         "  at 1.act_quant\n"
-        "  1 quantizers have no range yet, so that what they will do is not known\n"
+        "  their ranges are not known yet, and so not what they will do\n"
         "  Call quant_nn.calibrate(model, data) first."
     )

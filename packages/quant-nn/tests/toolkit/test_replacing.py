@@ -107,7 +107,7 @@ def test_descriptors_and_custom_layers() -> None:
         (
             {"custom": {"ReLU": 3}},
             ConfigurationError,
-            "custom layer 'ReLU' is a int\n"
+            "custom layer 'ReLU' cannot be called: 3\n"
             "  it is called with the arguments of the layer of torch.nn\n"
             "  Give a class or a function that makes a module.",
         ),

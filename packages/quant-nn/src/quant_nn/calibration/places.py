@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from quant_core.components import Scaling
 from quant_core.errors import ConfigurationError, StateError, UnknownNameError, did_you_mean
@@ -82,6 +83,27 @@ def places(model: nn.Module, only: Iterable[str] | None = None, *, again: bool =
             fix="Pass again=True to calibrate them anew, or the names of the others as only=[…].",
         )
     return chosen
+
+
+def threshold_of(scaling: Scaling, x: Tensor | None = None) -> Tensor:
+    """The threshold that a scaling has in eval mode; asking for it collects nothing.
+
+    Args:
+        scaling: any scaling.
+        x: the tensor that it is for, where it has none of its own yet.
+
+    >>> from quant_core.components import ConstScaling
+    >>> threshold_of(ConstScaling(0.5))
+    tensor(0.5000)
+    """
+    modes = [(part, part.training) for part in scaling.modules()]
+    scaling.eval()
+    try:
+        found: Tensor = scaling(torch.zeros(()) if x is None else x)
+        return found
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def _named(name: str, known: dict[str, Place]) -> Place:

@@ -51,7 +51,7 @@ class CalibrationReport:
 
     def __str__(self) -> str:
         rows = [(q.name, _range(q.threshold), _range(q.largest), _count(q.elements)) for q in self.quantizers]
-        head = f"{len(rows)} quantizers calibrated with {self.method!r} on {self.batches} batches"
+        head = f"calibrated with {self.method!r}; batches: {self.batches}, quantizers: {len(rows)}"
         return f"{head}\n{table_text(('quantizer', 'threshold', 'largest seen', 'elements'), rows)}"
 
 

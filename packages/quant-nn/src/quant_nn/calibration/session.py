@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -10,17 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant_core.components import Scaling
 from quant_core.components.step_counter import StepCounter
 from quant_core.errors import ConfigurationError, StateError
 from quant_core.export.eval_mode import in_eval_mode
-from quant_core.proxies import QuantProxy
 from quant_nn.calibration.batches import Forward, no_data, progressing, run
 from quant_nn.calibration.calibrators import Calibrator, Rule
 from quant_nn.calibration.levels import Levels
 from quant_nn.calibration.methods import STATISTICS, method_of
 from quant_nn.calibration.observing import Observer, quantizers
-from quant_nn.calibration.places import Place, places
+from quant_nn.calibration.own_statistics import OwnStatistics
+from quant_nn.calibration.places import Place, places, threshold_of
 from quant_nn.calibration.reduction import check_all_well, process_count, reduce, share_failure
 from quant_nn.calibration.report import Calibrated, CalibrationReport
 
@@ -72,11 +70,9 @@ class Calibration:
         self.batches = 0
         self.calibrators: dict[str, Calibrator] = {}
         self._places = places(model, only, again=again)
-        if self._own_statistics:
-            _check_one_process()
-            self._before = [(quant, copy.deepcopy(quant.state_dict())) for quant in self._collecting_quants()]
-            return
-        for place in self._places:
+        own = self.method.name == STATISTICS and self.method.rule is None
+        self._own = OwnStatistics(self._places) if own else None
+        for place in () if own else self._places:
             self._check(place)
 
     @contextmanager
@@ -85,10 +81,12 @@ class Calibration:
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(in_eval_mode(self.model))
+            if self._own is not None:
+                self._own.begin()  # leaving eval mode brings back the modes of all modules
             collectors = {id(proxy): place for place in self._places for proxy in place.proxies}
             for proxy in quantizers(self.model).values():
                 place = collectors.get(id(proxy))
-                stack.enter_context(self._observer(proxy, place).on(proxy))
+                stack.enter_context(self._observer(place).on(proxy))
             yield
 
     def collect(self, data: Iterable[Any], *, progress: bool | None = None, forward: Forward = run) -> None:
@@ -116,9 +114,8 @@ class Calibration:
         Raises:
             StateError: when a quantizer has seen no data; names it.
         """
-        if self._own_statistics:
-            with self._undone_when_it_fails():
-                return self._finish_statistics()
+        if self._own is not None:
+            return self._finish_own(self._own)
         check_all_well()
         batches = reduce(self.calibrators, self._empty_calibrator, self.batches)
         self._check_seen({name for name, calibrator in self.calibrators.items() if not calibrator.empty})
@@ -167,22 +164,25 @@ class Calibration:
             self.calibrators[name] = self._empty_calibrator(name, tuple(kept["scale_shape"]))
             self.calibrators[name].load_state_dict(kept["state"])
 
-    @property
-    def _own_statistics(self) -> bool:
-        return self.method.name == STATISTICS and self.method.rule is None
+    def _finish_own(self, own: OwnStatistics) -> CalibrationReport:
+        with self._undone_when_it_fails(), torch.no_grad():
+            self._check_seen({place.name for place in self._places if not place.scaling.awaits_data})
+            own.finish()
+        rows = [
+            Calibrated(name=place.name, threshold=threshold_of(place.scaling).clone(), largest=None, elements=None)
+            for place in self._places
+        ]
+        return CalibrationReport(method=self.method.name, batches=self.batches, quantizers=tuple(rows))
 
-    def _observer(self, proxy: QuantProxy, place: Place | None) -> Observer:
-        if place is None:
-            return Observer()
-        if self._own_statistics:
-            proxy.tensor_quant.train()  # the model is put in its modes again afterwards
+    def _observer(self, place: Place | None) -> Observer:
+        if place is None or self._own is not None:
             return Observer()
         return Observer(lambda x: self._collect(place, x))
 
     def _collect(self, place: Place, x: Tensor) -> None:
         calibrator = self.calibrators.get(place.name)
         if calibrator is None:
-            shape = tuple(place.scaling(x).shape)
+            shape = tuple(threshold_of(place.scaling, x).shape)
             calibrator = self.calibrators[place.name] = self._empty_calibrator(place.name, shape).to(x.device)
         calibrator.collect(x)
 
@@ -202,30 +202,13 @@ class Calibration:
                 fix=f"Use method={STATISTICS!r}, which collects what the quantizer itself asks for.",
             )
 
-    def _finish_statistics(self) -> CalibrationReport:
-        self._check_seen({place.name for place in self._places if not place.scaling.awaits_data})
-        for quant in self._collecting_quants():
-            for part in quant.modules():
-                if isinstance(collected := getattr(part, "collected", None), StepCounter):
-                    collected.finish()
-        rows = [
-            Calibrated(name=place.name, threshold=_present(place.scaling), largest=None, elements=None)
-            for place in self._places
-        ]
-        return CalibrationReport(method=self.method.name, batches=self.batches, quantizers=tuple(rows))
-
-    def _collecting_quants(self) -> list[nn.Module]:
-        return [proxy.tensor_quant for place in self._places for proxy in place.proxies]
-
     @contextmanager
     def _undone_when_it_fails(self) -> Iterator[None]:
-        """The quantizers' own statistics are collected in themselves; what was there before comes back when that fails."""
         try:
             yield
         except Exception:
-            if self._own_statistics:
-                for quant, state in self._before:
-                    quant.load_state_dict(state)
+            if self._own is not None:
+                self._own.undo()
             raise
 
     def _check_seen(self, seen: set[str]) -> None:
@@ -237,23 +220,3 @@ class Calibration:
                 why=f"no tensor reached them in {self.batches} batches; nothing has been calibrated",
                 fix="Give data that takes every path through the model, or name the others as only=[…].",
             )
-
-
-def _present(scaling: Scaling) -> Tensor:
-    modes = scaling.training
-    scaling.eval()
-    try:
-        with torch.no_grad():
-            threshold: Tensor = scaling(torch.zeros(()))
-            return threshold.clone()
-    finally:
-        scaling.train(modes)
-
-
-def _check_one_process() -> None:
-    if process_count() > 1:
-        raise ConfigurationError(
-            f"the method {STATISTICS!r} cannot be shared by processes",
-            why="the statistics are averages over the batches in their order, which several processes do not have",
-            fix="Use 'max', 'entropy', 'percentile' or 'mse'.",
-        )

@@ -40,7 +40,7 @@ class BiasCorrection:
         rows = [
             (path, f"{s.abs().mean().item():.3g}", f"{s.abs().max().item():.3g}") for path, s in self.shifts.items()
         ]
-        head = f"{len(self.shifts)} biases corrected"
+        head = f"biases corrected: {len(self.shifts)}"
         left = f"\nleft, without a bias: {', '.join(self.left)}" if self.left else ""
         return f"{head}\n{table_text(('layer', 'mean shift', 'largest shift'), rows)}{left}"
 

@@ -45,6 +45,6 @@ def check_calibrated(model: nn.Module, what: str) -> None:
         raise StateError(
             f"{what} comes after calibration",
             where=", ".join(waiting),
-            why=f"{len(waiting)} quantizers have no range yet, so that what they will do is not known",
+            why="their ranges are not known yet, and so not what they will do",
             fix="Call quant_nn.calibrate(model, data) first.",
         )

@@ -58,7 +58,7 @@ class Equalization:
         table = table_text(("layer", "next layer", "smallest factor", "largest factor"), rows)
         left = [f"left: {first}, {second}: {reason}" for (first, second), reason in self.left.items()]
         gain = f"SQNR {self.sqnr[0.0]:.1f} dB before, {self.sqnr[self.strength]:.1f} dB after"
-        head = f"{len(rows)} pairs of layers equalized with strength {self.strength:g}: {gain}"
+        head = f"equalized with strength {self.strength:g}; pairs of layers: {len(rows)}; {gain}"
         return "\n".join([head, table, *left])
 
 

@@ -108,7 +108,7 @@ def initialize(
     for name, layer in (custom or {}).items():
         if not callable(layer):
             raise ConfigurationError(
-                f"custom layer {name!r} is a {type(layer).__name__}",
+                f"custom layer {name!r} cannot be called: {layer!r}",
                 why="it is called with the arguments of the layer of torch.nn",
                 fix="Give a class or a function that makes a module.",
             )

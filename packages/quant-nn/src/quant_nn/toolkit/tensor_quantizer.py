@@ -13,40 +13,14 @@ from quant_core.errors import ConfigurationError, StateError
 from quant_core.ops import round_ste
 from quant_core.proxies import QuantProxy
 from quant_core.tensor import QuantTensor
-from quant_nn.calibration.calibrators import Calibrator
 from quant_nn.calibration.levels import Levels
-from quant_nn.calibration.methods import Method, method_of
-from quant_nn.calibration.observing import Observer
+from quant_nn.calibration.places import threshold_of
 from quant_nn.layer import QuantLayer, value_of
 from quant_nn.quantizers import build_proxy
 from quant_nn.toolkit.amax_scaling import AmaxScaling
+from quant_nn.toolkit.collecting import ToolkitObserver, toolkit_method
 from quant_nn.toolkit.descriptor import QuantDescriptor
 from quant_nn.toolkit.injectors import activation_quantizer
-
-
-class ToolkitObserver(Observer):
-    """An observer that keeps what it collects between the switches.
-
-    Args:
-        method: how to calibrate.
-        scaling: what holds the threshold.
-        signed: whether negative elements have magnitudes of their own.
-        quantizes: whether values are quantized meanwhile.
-    """
-
-    def __init__(self, method: Method, scaling: Scaling, *, signed: bool, quantizes: bool) -> None:
-        super().__init__(None, passes=not quantizes)
-        self.method, self.scaling, self.signed = method, scaling, signed
-        self.calibrator: Calibrator | None = None
-        self.handles: list[Any] = []
-
-    def take(self, x: Tensor) -> None:
-        """Collect from one tensor."""
-        if self.calibrator is None:
-            with torch.no_grad():
-                shape = tuple(self.scaling(x.detach()).shape)
-            self.calibrator = self.method.calibrator(shape, signed=self.signed).to(x.device)
-        self.calibrator.collect(x)
 
 
 class TensorQuantizer(QuantLayer):
@@ -130,13 +104,7 @@ class TensorQuantizer(QuantLayer):
         scaling = self._scaling()
         if scaling.awaits_data:
             return None
-        training = scaling.training
-        scaling.eval()
-        try:
-            found: Tensor = scaling(torch.zeros((), device=next(scaling.buffers()).device))
-            return found
-        finally:
-            scaling.train(training)
+        return threshold_of(scaling)
 
     @amax.setter
     def amax(self, amax: Tensor | float) -> None:
@@ -170,7 +138,7 @@ class TensorQuantizer(QuantLayer):
             scaling = self._scaling()
             quantizes = not self.quant.disable_quant
             self.quant.disable_quant = False  # the observer lets values pass, so that they are seen
-            wanted = _method(method or str(getattr(scaling, "calib_method", "max")), options)
+            wanted = toolkit_method(method or str(getattr(scaling, "calib_method", "max")), options)
             observer = ToolkitObserver(wanted, scaling, signed=self.quant.signed, quantizes=quantizes)
             observer.handles = observer.hook(self.quant)
         observer.collect = observer.take
@@ -209,7 +177,7 @@ class TensorQuantizer(QuantLayer):
                 fix="Call enable_calib(), run the model on data, and then load_calib_amax().",
             )
         if method is not None:
-            wanted = _method(method, options)
+            wanted = toolkit_method(method, options)
             if (wanted.rule is None) != (observer.method.rule is None):
                 raise StateError(
                     f"{method!r} cannot be found in what was collected",
@@ -304,8 +272,3 @@ def tensor_quantizers(model: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]
             parts = quant.modules() if quant is not None and module.kind == "activation" else ()
             if any(isinstance(part, Scaling) and part.calibratable for part in parts):
                 yield path, TensorQuantizer.of(module)
-
-
-def _method(name: str, options: dict[str, Any]) -> Method:
-    """``"histogram"`` leaves open what is found in it; ``"entropy"`` stands for it until something else is said."""
-    return method_of("entropy" if name == "histogram" else name, **options)
