@@ -121,6 +121,48 @@ def test_values_on_different_grids_meet() -> None:
     assert found.compared == 3
 
 
+class Normalized(nn.Sequential):
+    """Batch norm behind a convolution, with factors of both signs."""
+
+    def __init__(self, *behind: nn.Module) -> None:
+        super().__init__(
+            qnn.QuantIdentity(bit_width=6, return_quant_tensor=True),
+            qnn.QuantConv2d(2, 5, 3, bias=False, weight_bit_width=3, weight_scaling_per_output_channel=True),
+            nn.BatchNorm2d(5),
+            *behind,
+        )
+        self[2].weight.data = torch.tensor([-1.5, -0.2, 0.3, 1.0, 2.0])
+        self[2].bias.data = torch.tensor([0.1, -0.4, 0.0, 0.2, -1.0])
+
+
+def test_batch_norm_changes_the_grid_alone() -> None:
+    torch.manual_seed(0)
+    net = Normalized(qnn.QuantReLU(bit_width=4), nn.MaxPool2d(2))
+    x = torch.randn(8, 2, 10, 10)
+    for _ in range(3):
+        net(x)
+    net.eval()
+    artifact = lower(capture(net, (x,)), "integers")
+    assert isinstance(artifact, IntegerArtifact)
+    assert artifact.program is not None
+    assert verify(artifact.program, artifact, (x,)).equal
+    assert [step.op for step in artifact.network.plan.steps] == [
+        "quantize",
+        "aten.conv2d.default",
+        "rescale",
+        "aten.max_pool2d.default",
+    ]
+
+
+def test_a_pool_of_values_with_a_negative_factor_is_refused() -> None:
+    net = Normalized(nn.MaxPool2d(2), qnn.QuantReLU(bit_width=4))
+    x = torch.randn(8, 2, 10, 10)
+    net(x)
+    report = check(capture(net, (x,)), "integers")
+    assert [refusal.op for refusal in report.refusals] == ["aten.max_pool2d.default"]
+    assert report.refusals[0].fix == "Put the pool behind the quantizer that comes next."
+
+
 def test_embeddings_and_products_of_activations() -> None:
     class Attention(nn.Module):
         def __init__(self) -> None:

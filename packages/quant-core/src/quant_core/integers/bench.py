@@ -158,7 +158,7 @@ class Bench:
             return None
         levels = {bound / scale + zero for scale in carried.scale for zero in carried.zero_point}
         level = next(iter(levels))
-        if len(levels) > 1 or level.denominator != 1:
+        if len(levels) > 1 or level.denominator != 1 or min(carried.scale) < 0:
             raise Cannot(
                 f"a bound of {float(bound):g} that is no level of the grid",
                 "integers clamps integers, or in the quantizer that comes next",
@@ -179,8 +179,8 @@ class Bench:
         count = max(len(factors), len(carried.zero_point), len(carried.low))
         columns = (factors, carried.zero_point, carried.low, carried.high)
         rows = list(zip(*(_repeated(column, count) for column in columns), strict=True))
-        low = min((least - zero) * factor for factor, zero, least, _ in rows)
-        high = max((most - zero) * factor for factor, zero, _, most in rows)
+        ends = [(end - zero) * factor for factor, zero, *bounds in rows for end in bounds]
+        low, high = min(ends), max(ends)
         result = Carried(source="", scale=(unit,), low=(low,), high=(high,))
         part = self.program.where(node).part
         arguments = {

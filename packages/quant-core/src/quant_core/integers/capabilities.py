@@ -112,6 +112,7 @@ MATRIX_PRODUCTS: Final = (
 
 ARITHMETIC: Final = (
     "add.Tensor",
+    "batch_norm.default",
     "div.Tensor",
     "embedding.default",
     "mul.Tensor",

@@ -25,6 +25,7 @@ from quant_core.integers.capabilities import (
 )
 from quant_core.integers.carried import Carried, number
 from quant_core.integers.multiplying import lower_elementwise_product, lower_matrix_product
+from quant_core.integers.normalizing import normalize
 from quant_core.integers.pooling import average, average_windows
 from quant_core.integers.tables import tabulate
 
@@ -53,6 +54,12 @@ def move(bench: Bench, node: fx.Node) -> None:
 def choose(bench: Bench, node: fx.Node) -> None:
     """An operation that picks among the elements of a channel keeps everything."""
     held = bench.carried(node.args[0])
+    if any(scale < 0 for scale in held.scale):
+        raise Cannot(
+            "values that a batch norm has multiplied by a negative number",
+            "integers picks the largest integer, which is then the smallest value",
+            "Put the pool behind the quantizer that comes next.",
+        )
     bench.known[node] = bench.aten(node, held, {_first(node): reference(held)})
 
 
@@ -191,6 +198,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
     | dict.fromkeys(MATRIX_PRODUCTS, lower_matrix_product)
     | {
         "add.Tensor": add,
+        "batch_norm.default": normalize,
         "sub.Tensor": subtract,
         "mul.Tensor": multiply,
         "div.Tensor": divide,
