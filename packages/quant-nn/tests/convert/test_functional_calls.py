@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import pickle
 from typing import Any
 
 import pytest
@@ -129,8 +130,10 @@ def test_graph_mode_reaches_functions_with_rules() -> None:
     assert isinstance(model.block.act, qnn.QuantReLU)
     model(X).sum().backward()
     assert model.block.cat.input_quant.scale().numel() == 1  # one for all operands
-    again = copy.deepcopy(model).eval()
-    assert torch.equal(again(X), model.eval()(X))
+    expected = model.eval()(X)
+    assert torch.equal(copy.deepcopy(model)(X), expected)
+    assert torch.equal(pickle.loads(pickle.dumps(model))(X), expected)
+    assert torch.equal(torch.compile(model, fullgraph=True, backend="eager")(X), expected)
 
 
 def test_a_dry_run_in_graph_mode_gives_the_model_back() -> None:

@@ -117,6 +117,14 @@ def test_a_checkpoint_resumes_to_the_bit() -> None:
     assert torch.equal(again.eval()(x), net.eval()(x))
 
 
+def test_a_compiled_training_step_is_the_same() -> None:
+    net, x = net_and_input("conv2d", weight_bit_width=4)
+    fold_while_training(net, (x,))
+    other = copy.deepcopy(net)
+    assert torch.equal(torch.compile(other, fullgraph=True, backend="eager")(x), net(x))
+    assert all(torch.equal(one, net.state_dict()[key]) for key, one in other.state_dict().items())
+
+
 def test_a_failed_call_leaves_no_batch_behind() -> None:
     net, x = net_and_input("conv2d", weight_bit_width=4)
     fold_while_training(net, (x,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,9 +16,9 @@ from quant_core.export.provenance import public_name
 
 
 class _LayerTracer(fx.Tracer):
-    """Layers that rules can replace are kept whole, and so are those of torch."""
+    """Layers that rules can replace are kept whole, and so are those of torch. Unpickling a graph makes one without arguments."""
 
-    def __init__(self, table: Mapping[type, Any]) -> None:
+    def __init__(self, table: Mapping[type, Any] = MappingProxyType({})) -> None:
         super().__init__()
         self.table = table
         self.record_stack_traces = True
@@ -53,6 +54,8 @@ def traced(model: nn.Module, table: Mapping[type, Any]) -> fx.GraphModule:
             fix="Graph mode takes code whose path does not depend on values. Change this line, or write modules in place of the "
             "functions of this model and convert without graph mode.",
         ) from failure
+    for node in graph.nodes:
+        node.type = None  # an annotation that is a string would end up in the code, which then cannot be pickled
     return fx.GraphModule(model, graph, class_name=type(model).__name__)
 
 
