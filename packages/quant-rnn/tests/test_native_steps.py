@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quant_rnn import QuantLSTM, QuantRNN
+from quant_rnn import QuantGRU, QuantLSTM, QuantRNN
 from quant_rnn.native import Steps, steps
 from quant_rnn.native.agreement import agrees
 
@@ -27,6 +27,10 @@ LAYERS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "float functions": (QuantLSTM, {"sigmoid_quant": None, "tanh_quant": None}),
     "float output": (QuantLSTM, {"io_quant": None, "bias_quant": None}),
     "one accumulator": (QuantLSTM, {"shared_intra_layer_gate_acc_quant": True}),
+    "GRU": (QuantGRU, {"num_layers": 2, "bidirectional": True}),
+    "GRU, few bits": (QuantGRU, {f"{name}_bit_width": 3 for name in ("io", "gate_acc", "sigmoid", "tanh")}),
+    "GRU, float functions": (QuantGRU, {"sigmoid_quant": None, "tanh_quant": None, "bias": False}),
+    "GRU, float output": (QuantGRU, {"io_quant": None, "bias_quant": None}),
     "RNN": (QuantRNN, {"num_layers": 2, "bidirectional": True}),
     "ReLU": (QuantRNN, {"nonlinearity": "relu", "io_bit_width": 3}),
     "RNN, float output": (QuantRNN, {"io_quant": None, "bias_quant": None}),
@@ -38,7 +42,8 @@ def learned(name: str) -> nn.Module:
     """A layer with scales so small that each quantizer clamps something."""
     kind, options = LAYERS[name]
     torch.manual_seed(0)
-    prefixes = ["io", "gate_acc"] + (["sigmoid", "tanh", "cell_state"] if kind is QuantLSTM else [])
+    prefixes = ["io", "gate_acc"] + (["sigmoid", "tanh"] if kind is not QuantRNN else [])
+    prefixes += ["cell_state"] if kind is QuantLSTM else []
     collecting = {f"{prefix}_collect_stats_steps": 2 for prefix in prefixes if f"{prefix}_quant" not in options}
     layer: nn.Module = kind(7, 19, **options, **collecting)
     for _ in range(3):
@@ -120,7 +125,7 @@ def test_a_hook_on_a_quantizer_sees_each_step() -> None:
     assert len(seen) == 6
 
 
-@pytest.mark.parametrize("name", ["LSTM", "RNN"])
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
 def test_it_is_one_operation_of_a_compiled_graph(name: str) -> None:
     torch._dynamo.reset()
     layer = learned(name)

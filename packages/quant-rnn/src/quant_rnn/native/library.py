@@ -14,6 +14,8 @@ _POINTER, _SIZE, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES: dict[str, list[type]] = {
     "lstm_forward": [*[_POINTER] * 5, _SIZE, _SIZE],
     "lstm_backward": [*[_POINTER] * 7, _SIZE, _SIZE],
+    "gru_forward": [*[_POINTER] * 6, _SIZE, _SIZE],
+    "gru_backward": [*[_POINTER] * 9, _SIZE, _SIZE],
     "lstm_collect_gates": [*[_POINTER] * 6, _SIZE, _SIZE],
     "lstm_collect_cell": [*[_POINTER] * 8, _SIZE, _SIZE],
     "lstm_collect_output": [*[_POINTER] * 7, _SIZE, _SIZE],
@@ -70,6 +72,18 @@ class LSTM(ctypes.Structure):
         )
 
 
+class GRU(ctypes.Structure):
+    """What does not change between the steps of a GRU; the fields are those in ``steps.c``."""
+
+    _fields_ = (("acc", Grid * 3), ("product", Grid), ("io", Grid), ("levels", _SIZE), ("tables", _POINTER * 3))
+
+    @classmethod
+    def of(cls, accs: Sequence[Grid], product: Grid, io: Grid, gates: Tables) -> GRU:
+        """From the grids and the tables, which must be kept as long as it is used."""
+        pointers = [table.data_ptr() for table in gates]
+        return cls((Grid * 3)(*accs), product, io, gates.value.shape[-1], (_POINTER * 3)(*pointers))
+
+
 class Call(ctypes.Structure):
     """A quantizer at one place of a step; ``collects`` where its threshold is what it finds, and scale 0 for none."""
 
@@ -110,6 +124,10 @@ class Steps:
             sums.data_ptr(),
             *before.shape,
         )
+
+    def gru(self, part: str, model: GRU, *tensors: Tensor, shape: Sequence[int]) -> None:
+        """A step of a GRU, ``"forward"`` or ``"backward"``, in place."""
+        getattr(self, f"_gru_{part}")(ctypes.byref(model), *(tensor.data_ptr() for tensor in tensors), *shape)
 
     def lstm_collect(self, part: str, calls: ctypes.Array[Call], *tensors: Tensor, shape: Sequence[int]) -> None:
         """One part of a step that collects statistics, ``"gates"``, ``"cell"``, ``"output"`` or ``"backward"``, in place."""

@@ -159,6 +159,102 @@ API void lstm_backward(const LSTM *m, const float *pre, const float *before, con
 #undef CALL
 }
 
+enum { RESET, UPDATE, NEW, GRU_GATES };
+
+typedef struct {
+    Grid acc[GRU_GATES]; /* in front of the functions of the gates */
+    Grid product, io;    /* of what the reset gate is multiplied with, and of the output */
+    i64 levels;          /* how long the tables are: (GRU_GATES, levels) */
+    const float *value, *slope, *error;
+} GRU;
+
+INLINE void gru_forward_as(const GRU *m, const float *restrict x, const float *restrict pre, const float *restrict product,
+                           const float *restrict before, float *restrict out, i64 batch, i64 hidden, const int inner,
+                           const int limited) {
+    const Grid qr = m->acc[RESET], qz = m->acc[UPDATE], qn = m->acc[NEW], qp = m->product, qh = m->io;
+    const float *vr = m->value, *vz = vr + m->levels, *vn = vz + m->levels;
+    for (i64 b = 0; b < batch; b++) {
+        const float *ar = pre + 2 * b * hidden, *az = ar + hidden, *p = product + b * hidden, *h = before + b * hidden;
+        const float *xn = x + (3 * b + 2) * hidden;
+        float *now = out + b * hidden;
+#pragma omp simd
+        for (i64 j = 0; j < hidden; j++) {
+            float r = looked_up(vr, ar[j], place(ar[j], qr)), z = looked_up(vz, az[j], place(az[j], qz));
+            float a = xn[j] + r * (inner ? quantized(p[j], qp) : p[j]);
+            float n = looked_up(vn, a, place(a, qn));
+            float sum = (1 - z) * n + z * h[j];
+            now[j] = limited ? quantized(sum, qh) : sum;
+        }
+    }
+}
+
+#define FOR_GRU(call)                                                                                                          \
+    if (m->product.scale > 0) {                                                                                                \
+        if (m->io.scale > 0)                                                                                                   \
+            call(1, 1);                                                                                                        \
+        else                                                                                                                   \
+            call(1, 0);                                                                                                        \
+    } else if (m->io.scale > 0)                                                                                                \
+        call(0, 1);                                                                                                            \
+    else                                                                                                                       \
+        call(0, 0);
+
+/* x: projected input (B, 3H). pre: accumulators of the first two gates (B, 2H). product: of the last one with the state (B, H). */
+API void gru_forward(const GRU *m, const float *x, const float *pre, const float *product, const float *before, float *out,
+                     i64 batch, i64 hidden) {
+#define CALL(inner, limited) gru_forward_as(m, x, pre, product, before, out, batch, hidden, inner, limited)
+    FOR_GRU(CALL)
+#undef CALL
+}
+
+INLINE void gru_backward_as(const GRU *m, const float *restrict x, const float *restrict pre, const float *restrict product,
+                            const float *restrict before, float *restrict for_h, float *restrict for_pre, float *restrict for_new,
+                            double *restrict sums, i64 batch, i64 hidden, const int inner, const int limited) {
+    const Grid qr = m->acc[RESET], qz = m->acc[UPDATE], qn = m->acc[NEW], qp = m->product, qh = m->io;
+    const i64 l = m->levels;
+    const float *vr = m->value, *vz = vr + l, *vn = vz + l, *sr = m->slope, *sz = sr + l, *sn = sz + l;
+    const float *er = m->error, *ez = er + l, *en = ez + l;
+    for (i64 b = 0; b < batch; b++) {
+        const float *ar = pre + 2 * b * hidden, *az = ar + hidden, *p = product + b * hidden, *h = before + b * hidden;
+        const float *xn = x + (3 * b + 2) * hidden;
+        float *dr = for_pre + 3 * b * hidden, *dz = dr + hidden, *dp = dz + hidden, *dn = for_new + b * hidden;
+        float *dh = for_h + b * hidden;
+        float s0 = 0, s1 = 0, s2 = 0, s3 = 0, t0 = 0, t1 = 0, t2 = 0, of_io = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3, t0, t1, t2, of_io)
+        for (i64 j = 0; j < hidden; j++) {
+            int32_t at_r = place(ar[j], qr), at_z = place(az[j], qz);
+            float r = vr[at_r], z = vz[at_z], q = inner ? quantized(p[j], qp) : p[j], a = xn[j] + r * q;
+            int32_t at_n = place(a, qn);
+            float n = vn[at_n], sum = (1 - z) * n + z * h[j];
+            float d = limited ? passed(sum, qh, dh[j], &of_io) : dh[j];
+            float d_n = d * (1 - z), d_z = d * h[j] - d * n;
+            dh[j] = d * z;
+            t2 += d_n * en[at_n];
+            float d_a = passed(a, qn, d_n * sn[at_n], &s2), d_r = d_a * q, d_q = d_a * r;
+            dn[j] = d_a;
+            dp[j] = inner ? passed(p[j], qp, d_q, &s3) : d_q;
+            t0 += d_r * er[at_r];
+            t1 += d_z * ez[at_z];
+            dr[j] = passed(ar[j], qr, d_r * sr[at_r], &s0);
+            dz[j] = passed(az[j], qz, d_z * sz[at_z], &s1);
+        }
+        const float all[8] = {s0, s1, s2, s3, t0, t1, t2, of_io};
+        for (int k = 0; k < 8; k++)
+            sums[k] += all[k];
+    }
+}
+
+/* for_h: of the output on entry, on return what goes straight on to the state before the step. for_pre: of both accumulators and of
+ * the product (B, 3H). for_new: of the last part of the projected input. sums: for the scales in front of the gates, of the product,
+ * behind the gates, and of the output. */
+API void gru_backward(const GRU *m, const float *x, const float *pre, const float *product, const float *before, float *for_h,
+                      float *for_pre, float *for_new, double *sums, i64 batch, i64 hidden) {
+#define CALL(inner, limited)                                                                                                   \
+    gru_backward_as(m, x, pre, product, before, for_h, for_pre, for_new, sums, batch, hidden, inner, limited)
+    FOR_GRU(CALL)
+#undef CALL
+}
+
 /* h = table[level of pre] */
 API void rnn_forward(const float *table, float scale, float low, float high, const float *pre, float *out, i64 count) {
     Grid q = {scale, low, high};
