@@ -299,6 +299,17 @@ def test_a_rule_of_ones_own() -> None:
     assert report.method == "half"
 
 
+def test_a_compiled_model_is_calibrated() -> None:
+    model, other = net(), net()
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        compiled.eval()(batches()[0])
+    report = qnn.calibrate(compiled, batches())
+    assert report.thresholds == qnn.calibrate(other, batches()).thresholds
+    with torch.no_grad():
+        assert torch.equal(compiled(batches()[0]), other.eval()(batches()[0]))
+
+
 def test_the_report_is_a_table() -> None:
     model = nn.Sequential(qnn.QuantIdentity(), qnn.QuantReLU())
     assert str(qnn.calibrate(model, [torch.full((2, 500), 1.5)], "max")) == (

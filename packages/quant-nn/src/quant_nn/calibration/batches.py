@@ -48,6 +48,17 @@ def arguments(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, 
     return (batch,), {}
 
 
+def eager(model: nn.Module) -> nn.Module:
+    """The module that ``torch.compile`` has wrapped, whose quantizers can be observed; every other one as it is.
+
+    >>> layer = nn.ReLU()
+    >>> eager(torch.compile(layer, backend="eager")) is eager(layer) is layer
+    True
+    """
+    found: nn.Module = getattr(model, "_orig_mod", model)
+    return found
+
+
 def progressing(data: Iterable[Any], what: str, progress: bool | None) -> Iterator[Any]:
     """The batches, with a progress bar on standard error.
 

@@ -45,7 +45,7 @@ class Observer:
         ]
 
     def _before(self, quant: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.collect is not None:
+        if self.collect is not None and not torch.compiler.is_exporting():  # a capture changes nothing
             self.collect(args[0])
 
     def _after(self, quant: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from quant_core.components.step_counter import StepCounter
 from quant_core.errors import ConfigurationError, StateError
 from quant_core.export.eval_mode import in_eval_mode
-from quant_nn.calibration.batches import Forward, no_data, progressing, run
+from quant_nn.calibration.batches import Forward, eager, no_data, progressing, run
 from quant_nn.calibration.calibrators import Calibrator, Rule
 from quant_nn.calibration.levels import Levels
 from quant_nn.calibration.methods import STATISTICS, method_of
@@ -65,7 +65,7 @@ class Calibration:
         again: bool = False,
         **options: Any,
     ) -> None:
-        self.model = model
+        self.model = model = eager(model)
         self.method = method_of(method, bins, **options)
         self.batches = 0
         self.calibrators: dict[str, Calibrator] = {}

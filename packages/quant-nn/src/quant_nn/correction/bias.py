@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from quant_core.errors import ConfigurationError
 from quant_core.export.eval_mode import in_eval_mode
-from quant_nn.calibration.batches import Forward, no_data, progressing, run
+from quant_nn.calibration.batches import Forward, eager, no_data, progressing, run
 from quant_nn.calibration.observing import passing, quantizers
 from quant_nn.calibration.report import table_text
 from quant_nn.correction.data import check_calibrated, repeatable
@@ -94,6 +94,7 @@ def correct_bias(
     >>> torch.allclose(layer(x), exact.expand(4, 1))
     True
     """
+    model = eager(model)
     check_calibrated(model, "bias correction")
     batches = repeatable(data, model)
     named = {path: layer for path, layer in model.named_modules() if isinstance(layer, QuantWeightLayer)}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from quant_core.errors import ConfigurationError
 from quant_core.export import capture
 from quant_core.proxies import QuantProxy
-from quant_nn.calibration.batches import Forward, arguments, no_data, run
+from quant_nn.calibration.batches import Forward, arguments, eager, no_data, run
 from quant_nn.calibration.calibrate import calibrate
 from quant_nn.calibration.calibrators import Rule
 from quant_nn.calibration.noise import output_noise
@@ -103,6 +103,7 @@ def equalize(
     >>> equalize(net, [torch.tensor([[0.3, 0.7]])]).factors
     {('0', '2'): tensor([2.0000, 0.5000])}
     """
+    model = eager(model)
     check_calibrated(model, "weight equalization")
     batches = repeatable(data, model)
     args, kwargs = _example(model, batches)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from quant_core.errors import ConfigurationError
 from quant_core.export.eval_mode import in_eval_mode
 from quant_core.proxies import QuantProxy
-from quant_nn.calibration.batches import Forward, no_data, progressing, run
+from quant_nn.calibration.batches import Forward, eager, no_data, progressing, run
 from quant_nn.calibration.noise import OutputNoise, plain
 from quant_nn.calibration.observing import passing, quantizers
 from quant_nn.correction.data import check_calibrated
@@ -55,6 +55,7 @@ def sensitivity(
     >>> [row.name for row in sensitivity(net, [torch.randn(4, 8)]).layers]
     ['0', '1']
     """
+    model = eager(model)
     check_calibrated(model, "the analysis of sensitivity")
     layers = _by_layer(model)
     if not layers:

@@ -4,6 +4,7 @@ from quant_nn.toolkit.amax_scaling import AmaxScaling
 from quant_nn.toolkit.descriptor import CALIB_METHODS, QuantDescriptor
 from quant_nn.toolkit.functions import fake_tensor_quant, tensor_quant
 from quant_nn.toolkit.injectors import AmaxActQuant, AmaxWeightQuant, activation_quantizer, weight_quantizer
+from quant_nn.toolkit.listing import tensor_quantizers
 from quant_nn.toolkit.predefined import (
     QUANT_DESC_8BIT_CONV1D_WEIGHT_PER_CHANNEL,
     QUANT_DESC_8BIT_CONV2D_WEIGHT_PER_CHANNEL,
@@ -16,7 +17,7 @@ from quant_nn.toolkit.predefined import (
     QUANT_DESC_UNSIGNED_8BIT_PER_TENSOR,
 )
 from quant_nn.toolkit.replacing import REPLACED, Initialized, deactivate, initialize
-from quant_nn.toolkit.tensor_quantizer import TensorQuantizer, tensor_quantizers
+from quant_nn.toolkit.tensor_quantizer import TensorQuantizer
 
 __all__ = [
     "CALIB_METHODS",

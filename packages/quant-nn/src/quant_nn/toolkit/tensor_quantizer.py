@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,7 +12,9 @@ from quant_core.errors import ConfigurationError, StateError
 from quant_core.ops import round_ste
 from quant_core.proxies import QuantProxy
 from quant_core.tensor import QuantTensor
+from quant_nn.calibration.calibrators import Calibrator, HistogramCalibrator
 from quant_nn.calibration.levels import Levels
+from quant_nn.calibration.methods import Method
 from quant_nn.calibration.places import threshold_of
 from quant_nn.layer import QuantLayer, value_of
 from quant_nn.quantizers import build_proxy
@@ -161,11 +162,11 @@ class TensorQuantizer(QuantLayer):
         """Set ``amax`` from what was collected.
 
         Args:
-            method: another rule for the same histogram: ``"entropy"``, ``"percentile"`` or ``"mse"``.
+            method: another rule for the same histogram: ``"entropy"``, ``"percentile"``, ``"mse"`` or ``"max"``.
             options: options of the rule.
 
         Raises:
-            StateError: when nothing was collected.
+            StateError: when nothing was collected, or no histogram for a rule that needs one.
         """
         observer = self._observer
         calibrator = None if observer is None else observer.calibrator
@@ -177,22 +178,9 @@ class TensorQuantizer(QuantLayer):
                 fix="Call enable_calib(), run the model on data, and then load_calib_amax().",
             )
         if method is not None:
-            wanted = toolkit_method(method, options)
-            if (wanted.rule is None) != (observer.method.rule is None):
-                raise StateError(
-                    f"{method!r} cannot be found in what was collected",
-                    where=self._place(),
-                    why="it was collected for 'max', which keeps no histogram"
-                    if observer.method.rule is None
-                    else "a histogram was collected",
-                    fix="Set calib_method of the descriptor to it, or call enable_calib(method) before collecting.",
-                )
-            observer.method = wanted
-        rule = observer.method
+            observer.method = self._other_rule(calibrator, toolkit_method(method, options))
         levels = Levels.of_quant(self.quant.tensor_quant)
-        rule.check_levels(levels, self._place())
-        if rule.rule is not None:
-            calibrator.rule, calibrator.options = rule.rule, dict(rule.options)  # type: ignore[assignment]
+        observer.method.check_levels(levels, self._place())
         observer.scaling.take_threshold(calibrator.threshold(levels))
 
     def forward(self, x: Tensor | QuantTensor) -> Tensor:
@@ -210,6 +198,19 @@ class TensorQuantizer(QuantLayer):
         """What differs from the plain quantizer."""
         flags = {"integers": not self.fake_quant, "clips": self.clips, "collects": self._observer is not None}
         return ", ".join(name for name, on in flags.items() if on)
+
+    def _other_rule(self, calibrator: Calibrator, method: Method) -> Method:
+        """Let a calibrator find its threshold by another rule."""
+        if isinstance(calibrator, HistogramCalibrator):
+            calibrator.rule, calibrator.options = method.rule, dict(method.options)
+        elif method.rule is not None:
+            raise StateError(
+                f"{method.name!r} cannot be found in what was collected",
+                where=self._place(),
+                why="it was collected for 'max', which keeps no histogram",
+                fix="Set calib_method of the descriptor to it, or call enable_calib(method) before collecting.",
+            )
+        return method
 
     @property
     def _observer(self) -> ToolkitObserver | None:
@@ -254,21 +255,3 @@ class TensorQuantizer(QuantLayer):
 
     def _place(self) -> str:
         return type(self.quant.owners[0]).__name__
-
-
-def tensor_quantizers(model: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]:
-    """The switches of all quantizers of a model whose scale comes from data, by their path.
-
-    >>> import quant_nn as qnn
-    >>> net = nn.Sequential(qnn.QuantLinear(3, 2, quant_desc_input=QuantDescriptor()), TensorQuantizer())
-    >>> [path for path, quantizer in tensor_quantizers(net)]
-    ['0.input_quant', '1']
-    """
-    for path, module in model.named_modules():
-        if isinstance(module, TensorQuantizer):
-            yield path, module
-        elif isinstance(module, QuantProxy) and not isinstance(module.owners[0], TensorQuantizer):
-            quant = module.tensor_quant
-            parts = quant.modules() if quant is not None and module.kind == "activation" else ()
-            if any(isinstance(part, Scaling) and part.calibratable for part in parts):
-                yield path, TensorQuantizer.of(module)
