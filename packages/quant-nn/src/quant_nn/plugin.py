@@ -17,13 +17,6 @@ def _layer(kind: str, summary: str, quant_kind: str = "") -> Layer:
 @hookimpl
 def quant_layers() -> Iterable[Layer]:
     """The feed-forward layers."""
-    for axes in (1, 2):
-        yield Layer(
-            name=f"BatchNorm{axes}dToQuantScaleBias",
-            summary="what a batch normalization computes in eval mode",
-            float_type=f"torch.nn:BatchNorm{axes}d",
-            quant_type=f"quant_nn:BatchNorm{axes}dToQuantScaleBias",
-        )
     for function, summary in (
         ("Cat", "concatenation on one grid"),
         ("EltwiseAdd", "sum on one grid"),

@@ -73,7 +73,7 @@ def quantize(
     2 layers replaced, 1 left as it is
     +  0  Conv2d -> QuantConv2d  rule 1: defaults
     +  2  ReLU -> QuantReLU      rule 1, rule 2: bit_width=4
-       1  BatchNorm2d            no rule is for it
+       1  BatchNorm2d            no quantized layer is registered for its type
     """
     given = check_arguments(model, rules)
     check_model(model)
