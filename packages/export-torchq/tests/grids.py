@@ -6,7 +6,6 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +45,17 @@ def lowered(target: str, model: nn.Module, *inputs: Tensor, shapes: Any = None, 
     return Lowered(model, program, lower(program, target, plugins=ALONE, **options))
 
 
+class Called(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *given: Tensor) -> Tensor:
+        return self.function(*given)
+
+
 class Middle(nn.Module):
     """A function of values on a grid, and the rounding of its result."""
 
@@ -53,15 +63,14 @@ class Middle(nn.Module):
         super().__init__()
         self.entry = qnn.QuantIdentity(entry, return_quant_tensor=True)
         self.out = qnn.QuantIdentity(out)
-        if isinstance(function, nn.Module):
-            self.layer = function
-        self.function = function
+        self.layer = function if isinstance(function, nn.Module) else Called(function)
 
     def forward(self, *values: Tensor) -> Tensor:
-        rounded: Tensor = self.out(self.function(*(self.entry(value) for value in values)))
+        rounded: Tensor = self.out(self.layer(*(self.entry(value) for value in values)))
         return rounded
 
 
-@pytest.fixture(autouse=True)
-def one_seed() -> None:
-    torch.manual_seed(0)
+def values(*shape: int, seed: int = 0) -> Tensor:
+    """Multiples of 2^-10: between two levels of :class:`Act`, also on the border, but never so near to it that floats decide."""
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return torch.round(drawn * 1024) / 1024

@@ -23,10 +23,10 @@ from quant_core.quant import (
     Uint8ActPerTensorFixedPointMaxInit,
 )
 
-from .grids import ALONE, EXACT, Act, Lowered, Middle, lowered
+from .grids import ALONE, EXACT, Act, Lowered, Middle, lowered, values
 
 PRESENT = [engine for engine in ENGINES if engine in torch.backends.quantized.supported_engines]
-IMAGE = torch.randn(2, 4, 7, 9)
+IMAGE = values(2, 4, 7, 9)
 
 
 class Unsigned(Uint8ActPerTensorFixedPointMaxInit):
@@ -40,7 +40,8 @@ def assert_equal(found: Lowered, *inputs: Tensor) -> None:
     assert result.first_divergence is None
     assert result.compared == sum(quantizer.role == "activation" for quantizer in found.program.quantizers)
     exact = copy.deepcopy(found.model).double()(*(value.double() for value in inputs))
-    assert torch.equal(found.artifact.run(*inputs).double(), exact)
+    given = found.artifact.run(*inputs).double()
+    assert torch.equal(given, exact), (given - exact)[given != exact]
 
 
 def calls(found: Lowered) -> list[str]:
@@ -82,7 +83,7 @@ IN_FLOATS = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_are_one_operator_of_integers(name: str, engine: str) -> None:
     layer, shape, operator = LAYERS[name]
-    x = torch.randn(shape)
+    x = values(*shape)
     found = lowered("torchq", Middle(layer), x, engine=engine)
     assert ([f"quantized.{operator}"] == calls(found)) == ((name, engine) not in IN_FLOATS)
     notes = [note.what for note in check(found.program, "torchq", plugins=ALONE, options={"engine": engine}).notes[1:]]
@@ -94,7 +95,7 @@ def test_layers_are_one_operator_of_integers(name: str, engine: str) -> None:
 @pytest.mark.parametrize("name", ["conv1d", "conv2d", "conv3d", "linear"])
 def test_a_relu_is_a_part_of_the_operator_before_it(name: str) -> None:
     layer, shape, operator = LAYERS[name]
-    x = torch.randn(shape)
+    x = values(*shape)
     net = nn.Sequential(Middle(nn.Sequential(layer, nn.ReLU()), out=Unsigned))
     found = lowered("torchq", net, x)
     assert calls(found) == [f"quantized.{operator}_relu"]
@@ -119,7 +120,7 @@ def test_unsigned_weights_with_a_zero_point(engine: str) -> None:
     layer = qnn.QuantLinear(6, 5, bias=False, weight_quant=ShiftedUint8WeightPerTensorFloat)
     with torch.no_grad():
         layer.weight.add_(1)
-    x = torch.randn(5, 6)
+    x = values(5, 6)
     found = lowered("torchq", Middle(layer), x, engine=engine)
     assert calls(found) == ["quantized.linear"]
     assert found.compared(x).equal
@@ -130,7 +131,7 @@ PAIRS: dict[str, Any] = {"add": lambda x, y: x + y, "mul": lambda x, y: x * y}
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_two_values(name: str) -> None:
-    x, y = torch.randn(2, 2, 4, 7, 9)
+    x, y = values(2, 2, 4, 7, 9)
     found = lowered("torchq", Middle(PAIRS[name]), x, y)
     assert found.artifact.calls[2:-1] == (f"quantized.{name}",)
     assert_equal(found, x, y)
@@ -151,7 +152,7 @@ class Grids(nn.Module):
 
 
 def test_concatenations_stay_on_their_grid_or_go_to_the_one_behind_them() -> None:
-    x, y = torch.randn(2, 2, 4, 7, 9)
+    x, y = values(2, 2, 4, 7, 9)
     same = lowered("torchq", Middle(lambda x, y: torch.cat([x, y], 1)), x, y)
     assert same.artifact.calls[2:-1] == ("aten.cat",)
     assert_equal(same, x, y)
@@ -203,7 +204,7 @@ def test_a_last_layer_without_an_output_quantizer_gives_the_floats_of_the_model(
     net = nn.Sequential(qnn.QuantIdentity(Act, return_quant_tensor=True), qnn.QuantLinear(9, 3, bias=True))
     found = lowered("torchq", net, IMAGE)
     assert "quantized.linear" not in found.artifact.calls
-    assert_equal(found, IMAGE)
+    assert torch.equal(found.artifact.run(IMAGE), net(IMAGE))
 
 
 def test_rows_of_a_table_are_packed_bytes() -> None:
@@ -214,7 +215,7 @@ def test_rows_of_a_table_are_packed_bytes() -> None:
     assert torch.equal(found.artifact.run(indices), table(indices))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     bits=st.integers(2, 8),
     signed=st.booleans(),
@@ -226,7 +227,7 @@ def test_rows_of_a_table_are_packed_bytes() -> None:
 def test_any_range_of_activations(bits: int, signed: bool, narrow: bool, exponent: int, seed: int, engine: str) -> None:
     grid: dict[str, Any] = {"bit_width": bits, "signed": signed, "narrow_range": narrow and signed}
     chosen = Act.let(scaling_init=2.0**exponent, **grid)
-    x = 3 * torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(seed))
+    x = 3 * values(2, 4, 5, 5, seed=seed)
     found = lowered("torchq", Middle(qnn.QuantConv2d(4, 3, 3, **EXACT), chosen, chosen), x, engine=engine)
     assert "quantized.conv2d" in calls(found)
     assert_equal(found, x)

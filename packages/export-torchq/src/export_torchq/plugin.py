@@ -44,3 +44,12 @@ def quant_targets() -> Iterable[Target]:
         runtime="torch",
         rules="export_torchq.rules:rules_of_torchq",
     )
+    yield Target(
+        name="pt2e",
+        summary="a program of torch.export with pairs of quantized_decomposed operators, for Inductor and ExecuTorch",
+        exporter="export_torchq.pt2e:lower",
+        suffix=".pt2",
+        capabilities=PT2E,
+        runtime="torch",
+        rules="export_torchq.rules:rules_of_pt2e",
+    )
