@@ -52,7 +52,7 @@ class FixedPoint(nn.Module):
         return y.value if isinstance(y, QuantTensor) else y
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     BITS, BITS, BITS, st.sampled_from(["ROUND", "FLOOR", "CEIL", "TO_ZERO", "HALF_UP", "DPU"]), st.sampled_from([1, 2])
 )
@@ -67,7 +67,7 @@ def test_powers_of_two_are_equal_to_the_bit(entry: int, weight: int, act: int, m
         assert torch.equal(artifact.run(x), net(x))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(BITS, BITS, BITS, st.booleans(), st.integers(0, 1000))
 def test_float_scales_are_equal_up_to_the_rounding_errors_of_floats(
     entry: int, weight: int, act: int, per_channel: bool, seed: int
@@ -300,3 +300,39 @@ def test_weights_alone_are_not_enough() -> None:
         "  at the model (quant_nn.QuantLinear)\n  integers computes with quantized values only\n"
         "  Put a quantizer before it: QuantIdentity or QuantReLU, or input_quant on this layer."
     )
+
+
+class Viewed(nn.Module):
+    """An average over a sequence, and a view that names the size of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entry = qnn.QuantIdentity()
+        self.pool = nn.AvgPool1d(2)
+        self.middle = qnn.QuantIdentity()
+        self.fc = qnn.QuantLinear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.middle(self.pool(self.entry(x))).view(x.size(0), -1))
+
+
+def test_a_size_that_varies_is_refused_and_a_fixed_one_is_not() -> None:
+    net, x = Viewed(), torch.randn(4, 2, 8)
+    net(x)
+    net.eval()
+    program = capture(net, (x,))
+    assert verify(program, lower(program, "integers"), (x,)).equal
+    report = check(capture(net, (x,), dynamic_shapes="batch"), "integers")
+    assert str(report.refusals[0]) == (
+        "aten.view.default with the argument sym_size, a size that varies\n"
+        f"  at the model ({Viewed.__module__}.Viewed)\n  integers takes sizes that are fixed\n"
+        "  Leave dynamic_shapes (--dynamic-batch) out, or write flatten(1) in place of a view of x.shape[0] rows."
+    )
+
+
+@pytest.mark.parametrize("words", [{"quant_type": "binary"}, {"quant_type": "ternary", "threshold": 0.4}])
+def test_inputs_may_be_rectified_before_few_levels(words: dict[str, Any]) -> None:
+    net, x = nn.Sequential(nn.ReLU(), qnn.QuantIdentity(Int8ActPerTensorFixedPoint, **words)), torch.randn(5, 7)
+    net(x)
+    net.eval()
+    assert torch.equal(lower(capture(net, (x,)), "integers").run(x), net(x))

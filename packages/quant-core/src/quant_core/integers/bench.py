@@ -119,16 +119,16 @@ class Bench:
         return replace(carried, source=result, is_array=False)
 
     def _argument(self, argument: Any) -> Any:
-        if isinstance(argument, fx.Node):
+        if isinstance(argument, fx.Node) and isinstance(argument.meta["val"], Tensor):
             return reference(self.carried(argument))
         if isinstance(argument, list | tuple):
             return [self._argument(part) for part in argument]
         if argument is None or isinstance(argument, bool | int | float | str):
             return argument
         raise Cannot(
-            f"the argument {argument}",
+            f"the argument {argument}, a size that varies",
             "integers takes sizes that are fixed",
-            "Leave dynamic_shapes (--dynamic-batch) out.",
+            "Leave dynamic_shapes (--dynamic-batch) out, or write flatten(1) in place of a view of x.shape[0] rows.",
         )
 
     def settled(self, node: fx.Node, carried: Carried) -> Carried:

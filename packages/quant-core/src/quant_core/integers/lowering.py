@@ -41,7 +41,7 @@ class Lowering:
         self._lost: set[fx.Node] = set()  # nodes that were refused, and all that is computed from them
         self._inputs()
         for node in program.graph.nodes:
-            if node.op == "call_function" and node.users:
+            if node.op == "call_function" and node.users and isinstance(node.meta["val"], Tensor):
                 self._try(node)
         self._outputs()
         self._drop_unused()

@@ -75,7 +75,7 @@ def pad(bench: Bench, node: fx.Node) -> None:
         )
     (zero,) = held.zero_point
     filling = {"value": zero} if given.get("mode", "constant") == "constant" else {}
-    wide = replace(held, low=(min(held.least, zero),), high=(max(held.most, zero),))
+    wide = replace(held, low=(min(held.least, zero),), high=(max(held.most, zero),), axis=None)
     bench.known[node] = bench.aten(node, wide, {_first(node): reference(held)} | filling)
 
 
@@ -84,7 +84,7 @@ def join(bench: Bench, node: fx.Node) -> None:
     operands: Any = node.args[0]
     values = bench.aligned(node, [bench.carried(operand) for operand in operands])
     low, high = min(value.least for value in values), max(value.most for value in values)
-    joined = replace(values[0], low=(low,), high=(high,))
+    joined = replace(values[0], low=(low,), high=(high,), axis=None)
     bench.known[node] = bench.aten(node, joined, {"tensors": [reference(value) for value in values]})
 
 
@@ -107,7 +107,7 @@ def subtract(bench: Bench, node: fx.Node) -> None:
 def _combine(bench: Bench, node: fx.Node, one: Carried, other: Carried, zero: int, low: int, high: int) -> None:
     if any(value != 1 for value in node.kwargs.values()):
         raise Cannot("a factor alpha", "integers adds and subtracts without one", "Multiply by the factor before.")
-    held = replace(one, zero_point=(zero,), low=(low,), high=(high,))
+    held = replace(one, zero_point=(zero,), low=(low,), high=(high,), axis=None)
     bench.known[node] = bench.aten(node, held, {"self": reference(one), "other": reference(other)})
 
 

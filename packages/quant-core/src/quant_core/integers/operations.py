@@ -29,14 +29,15 @@ def quantize(
     return levels.to(torch.int64)
 
 
-def binarize(input: Tensor) -> Tensor:
+def binarize(input: Tensor, rectified: bool = False) -> Tensor:
     """``+1`` where a float is 0 or more, else ``−1``."""
-    return torch.where(input >= 0, 1, -1)
+    return torch.where((torch.relu(input) if rectified else input) >= 0, 1, -1)
 
 
-def ternarize(input: Tensor, scale: Tensor, threshold: float) -> Tensor:
+def ternarize(input: Tensor, scale: Tensor, threshold: float, rectified: bool = False) -> Tensor:
     """``sign(x) · [|x| > threshold · scale]`` of floats."""
-    return (torch.sign(input) * (input.abs() > threshold * scale)).to(torch.int64)
+    x = torch.relu(input) if rectified else input
+    return (torch.sign(x) * (x.abs() > threshold * scale)).to(torch.int64)
 
 
 def rescale(

@@ -32,13 +32,7 @@ def lower_constant(bench: Bench, node: fx.Node) -> None:
     bench.array(f"{base}_zero_point", zero_point.to(torch.int64))
     bench.array(f"{base}_bit_width", torch.tensor(int(quantizer.bit_width)))
     low, high = bounds(quantizer)
-    axis = axis_of(quantizer)
-    if axis is None and max(scale.numel(), zero_point.numel()) > 1:
-        raise Cannot(
-            "a scale for each group",
-            "integers takes scales per tensor and per channel",
-            "Leave weight_group_size out.",
-        )
+    axis = _channels(quantizer)
     bench.known[node] = Carried(
         source=source,
         is_array=True,
@@ -62,6 +56,7 @@ def lower_activation(bench: Bench, node: fx.Node) -> None:
             "Convert the model and its inputs first: model.float(), x.float().",
         )
     scale, zero_point = grid_of(quantizer)
+    axis = _channels(quantizer)
     part, (low, high) = quantizer.where.part, bounds(quantizer)
     bench.array(part("scale"), scale)
     bench.array(part("zero_point"), zero_point.to(torch.int64))
@@ -78,22 +73,34 @@ def lower_activation(bench: Bench, node: fx.Node) -> None:
         source=name,
         scale=fractions(scale),
         zero_point=whole_numbers(zero_point),
-        axis=axis_of(quantizer),
+        axis=axis,
         low=(low,),
         high=(high,),
     )
 
 
+def _channels(quantizer: Quantizer) -> int | None:
+    """The axis of the channels, of which scale and zero-point vary along no other one."""
+    axis = axis_of(quantizer)
+    if axis is None and max(part.numel() for part in grid_of(quantizer)) > 1:
+        raise Cannot(
+            "a grid for each group",
+            "integers takes a scale per tensor or per channel, and zero-points where there are scales",
+            "Leave group_size out, or set scaling_per_output to 'tensor' or 'channel'.",
+        )
+    return axis
+
+
 def _of_floats(bench: Bench, node: fx.Node, quantizer: Quantizer, raw: Raw) -> str:
     """The model's own function; here floats become integers."""
-    part, given = quantizer.where.part, {"value": raw.source}
+    part, given = quantizer.where.part, {"input": {"value": raw.source}, "rectified": raw.rectified}
     scale, zero_point = grid_of(quantizer)
     (low, high), bits = bounds(quantizer), bits_of(quantizer)
     reference_of_scale = bench.array(part("scale"), scale)
     if quantizer.op == "quant::binary":
-        return bench.step(node, "binarize", {"input": given}, low, high, **bits)
+        return bench.step(node, "binarize", given, low, high, **bits)
     if quantizer.op == "quant::ternary":
-        arguments = {"input": given, "scale": reference_of_scale, "threshold": node.kwargs["threshold"]}
+        arguments = given | {"scale": reference_of_scale, "threshold": node.kwargs["threshold"]}
         return bench.step(node, "ternarize", arguments, low, high, **bits)
     if quantizer.op == "quant::trunc":
         raise Cannot(
@@ -101,14 +108,12 @@ def _of_floats(bench: Bench, node: fx.Node, quantizer: Quantizer, raw: Raw) -> s
             "integers truncates sums of integers",
             "Pass the layer a quantized tensor: return_quant_tensor=True on the one before.",
         )
-    arguments = {
-        "input": given,
+    arguments = given | {
         "scale": reference_of_scale,
         "zero_point": bench.array(part("zero_point"), zero_point.to(torch.int64)),
         "low": low,
         "high": high,
         "rounding_mode": quantizer.rounding_mode,
-        "rectified": raw.rectified,
     }
     return bench.step(node, "quantize", arguments, low, high, **bits)
 
