@@ -57,7 +57,7 @@ def test_it_writes_what_python_gives() -> None:
     torch.save(net.state_dict(), "net.pt")
     done = run("net.py:one", "--weights", "net.pt", "--data", "data.npz", "--batch-size", "20", "-o", "out.pt")
     assert done.exit_code == 0
-    assert done.stdout.splitlines()[0] == "calibrated with 'mse'; batches: 3, quantizers: 2"
+    assert done.stdout.splitlines()[0] == "calibrated with 'auto'; batches: 3, quantizers: 2"
     qnn.calibrate(net, [torch.from_numpy(data)])
     written = torch.load("out.pt", weights_only=True)
     assert all(torch.equal(written[key], tensor) for key, tensor in net.state_dict().items())

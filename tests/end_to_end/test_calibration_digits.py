@@ -114,3 +114,14 @@ def test_the_layer_with_two_bits_is_the_most_sensitive() -> None:
     assert report.layers[0].name == "2"
     assert report.layers[0].loss_change > 10 * abs(report.layers[1].loss_change)
     assert {row.name for row in report.layers} == {"0", "1", "2", "3", "4"}
+
+
+@pytest.mark.parametrize("name", ["w8a8_integer_cpu", "fixed_point_dpu", "torch_native"])
+def test_converted_models_are_calibrated(name: str) -> None:
+    net = network()
+    net.load_state_dict(trained(0))
+    before = accuracy(net)
+    qnn.quantize(net, qnn.recipe(name))
+    report = qnn.calibrate(net, digits()[0][:-HELD_BACK].split(200))
+    assert len(report.quantizers) >= 3
+    assert accuracy(net) >= before - 1

@@ -33,7 +33,7 @@ from quant_core.quant import (
 from quant_nn.calibration import METHODS, Calibration, Levels
 from quant_nn.toolkit import QuantDescriptor
 
-NAMED = [method for method in METHODS if method != "statistics"]
+NAMED = [method for method in METHODS if method not in ("auto", "statistics")]
 
 
 def net(**options: Any) -> nn.Sequential:
@@ -144,6 +144,28 @@ def test_fewer_batches_than_steps_are_enough() -> None:
     model = net()
     qnn.calibrate(model, batches(), "statistics")
     assert all(not m.act_quant.tensor_quant.scaling_impl.collected.running for m in (model[0], model[2]))
+
+
+def test_by_default_each_quantizer_is_calibrated_as_it_can_be() -> None:
+    shifted = {"act_quant": ShiftedUint8ActPerTensorFloat, "collect_stats_steps": 4}
+    model, other = (nn.Sequential(qnn.QuantIdentity(**shifted), qnn.QuantReLU()) for _ in range(2))
+    found = qnn.calibrate(model, batches())
+    qnn.calibrate(other[0], batches(), "statistics")
+    qnn.calibrate(other, batches(), "mse", only=["1.act_quant"])
+    assert same(state(model), state(other))
+    assert [q.elements for q in found.quantizers] == [None, 4 * 16 * 6]
+
+
+def test_own_statistics_resume_too() -> None:
+    shifted = {"act_quant": ShiftedUint8ActPerTensorFloat, "collect_stats_steps": 4}
+    whole, half, rest = (qnn.QuantIdentity(**shifted) for _ in range(3))
+    qnn.calibrate(whole, batches())
+    first, second = Calibration(half), Calibration(rest)
+    first.collect(batches()[:2])
+    second.load_state_dict(first.state_dict())
+    second.collect(batches()[2:])
+    second.finish()
+    assert same(state(rest), state(whole))
 
 
 def test_their_own_statistics_start_anew_when_asked_again() -> None:
@@ -359,7 +381,7 @@ def test_twice_is_an_error_unless_it_is_asked_for() -> None:
         "  2 of 2 quantizers have seen data, and what they may have learned since would be lost\n"
         "  Pass again=True to calibrate them anew, or the names of the others as only=[…]."
     )
-    wrong(text, StateError, model, batches())
+    wrong(text, StateError, model, batches(), "max")
     report = qnn.calibrate(model, [torch.full((2, 6), 7.0)], "max", again=True)
     assert report.thresholds["0.act_quant"].item() == 7.0
 
@@ -367,7 +389,7 @@ def test_twice_is_an_error_unless_it_is_asked_for() -> None:
 def test_unknown_words_are_refused() -> None:
     text = (
         "unknown calibration method 'entrpy'\n"
-        "  the methods are statistics, max, entropy, percentile, mse, or a function of a histogram\n"
+        "  the methods are auto, statistics, max, entropy, percentile, mse, or a function of a histogram\n"
         "  Did you mean 'entropy'?"
     )
     wrong(text, UnknownNameError, net(), batches(), "entrpy")

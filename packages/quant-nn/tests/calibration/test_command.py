@@ -45,8 +45,22 @@ def test_without_numpy_the_error_says_what_to_install(monkeypatch: pytest.Monkey
 def test_a_folder_that_is_not_there_is_found_out_first() -> None:
     done = run("net.py:net", "--data", "images.npz", "-o", "nowhere/out.pt")
     assert done.exit_code == 1
-    assert done.stderr.startswith(
-        "ArtifactError: 'out.pt' cannot be written\n  at nowhere/out.pt\n  there is no directory "
+    assert done.stderr == (
+        "ArtifactError: cannot write 'out.pt'\n"
+        "  at nowhere/out.pt\n"
+        "  nowhere is not a directory\n"
+        "  Create it first: mkdir -p nowhere\n"
+    )
+
+
+def test_what_is_read_is_not_overwritten() -> None:
+    done = run("net.py:net", "--data", "images.npz", "-o", "net.py")
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "ArgumentError: --output would overwrite MODEL\n"
+        "  at net.py\n"
+        "  the command reads that file, and would replace it by the weights\n"
+        "  Write to another file, for example net.pt.\n"
     )
 
 

@@ -91,4 +91,4 @@ def test_two_processes(tmp_path: Path) -> None:
         "  Correct what is wrong there, and calibrate again."
     )
     refused = (tmp_path / "statistics.txt").read_text()
-    assert refused.startswith("the method 'statistics' cannot be shared by processes\n")
+    assert refused.startswith("statistics of their own cannot be collected by several processes\n")

@@ -16,7 +16,7 @@ from quant_nn.calibration.session import Calibration
 def calibrate(
     model: nn.Module,
     data: Iterable[Any],
-    method: str | Rule = "mse",
+    method: str | Rule = "auto",
     *,
     bins: int | None = None,
     only: Iterable[str] | None = None,
@@ -35,6 +35,7 @@ def calibrate(
     ``"entropy"``             where the distribution loses least information (TensorRT)
     ``"mse"``                 where the squared error of quantization is smallest
     ``"statistics"``          what the quantizer itself collects in training, such as a zero-point with its scale
+    ``"auto"``                ``"mse"`` for integers with the zero-point 0, and ``"statistics"`` for all others
     ========================  =====================================================================================
 
     Afterwards the quantizers are as if they had collected statistics in training: what is learned goes on from there. It is set

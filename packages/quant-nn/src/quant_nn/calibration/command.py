@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from quant_core.cli.model_reference import load_model, parse_model
 from quant_core.cli.options import parse_options
 from quant_core.cli.output import print_json
 from quant_core.cli.weights import check_weights_file, load_weights
-from quant_core.errors import ArtifactError, LoadError
+from quant_core.errors import LoadError
 
 if TYPE_CHECKING:
     from quant_nn.calibration.report import CalibrationReport
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @click.command("calibrate", short_help="Find the ranges of a model's quantizers in data.")
 @click.argument("model")
 @click.option("--data", required=True, type=click.Path(path_type=Path), metavar="FILE.npz", help="The inputs.")
-@click.option("--method", default="mse", show_default=True, help="max, entropy, percentile, mse or statistics.")
+@click.option("--method", default="auto", show_default=True, help="max, entropy, percentile, mse or statistics.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the method.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Samples in a batch.")
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="A file with a state dict.")
@@ -58,24 +59,22 @@ def calibrate_command(
     given = parse_options(options)
     if weights is not None:
         check_weights_file(weights)
-    if not output.absolute().parent.is_dir():
-        raise ArtifactError(
-            f"{output.name!r} cannot be written",
-            where=str(output),
-            why=f"there is no directory {output.absolute().parent}",
-            fix="Make it, or write somewhere else.",
-        )
+    _keep_apart(output, {"--data": data, "MODEL": Path(reference.source)})
     with contextlib.redirect_stdout(sys.stderr):  # what the model's own code prints is no result
         import torch
 
+        from quant_core.export.files import check_writable, write_atomically
         from quant_nn.calibration.calibrate import calibrate
 
+        check_writable(output)
         batches = read_batches(data, batch_size)
         loaded = load_model(reference)
         if weights is not None:
             load_weights(loaded, weights)
         report = calibrate(loaded, batches, method, again=again, **given)
-        torch.save(loaded.state_dict(), output)
+        content = io.BytesIO()
+        torch.save(loaded.state_dict(), content)
+        write_atomically(output, content.getvalue())
     print_report(report, output, as_json=as_json)
 
 
@@ -120,6 +119,18 @@ def print_report(report: CalibrationReport, output: Path, *, as_json: bool) -> N
         for found in report.quantizers
     ]
     print_json({"file": str(output), "method": report.method, "batches": report.batches, "quantizers": rows})
+
+
+def _keep_apart(output: Path, read: dict[str, Path]) -> None:
+    """The file that is written may be that of the weights, and none of the others that are read."""
+    for name, source in read.items():
+        if output.exists() and source.exists() and output.samefile(source):
+            raise ArgumentError(
+                f"--output would overwrite {name}",
+                where=str(output),
+                why="the command reads that file, and would replace it by the weights",
+                fix=f"Write to another file, for example {output.with_suffix('.pt')}.",
+            )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -16,8 +16,11 @@ from quant_nn.calibration.rules import mse, percentile
 STATISTICS: Final = "statistics"
 """Each quantizer collects the statistic that it would collect in training."""
 
+AUTO: Final = "auto"
+"""The smallest squared error where there are integers with the zero-point 0, and else the quantizer's own statistics."""
+
 RULES: Final[Mapping[str, Rule]] = {"entropy": entropy, "percentile": percentile, "mse": mse}
-METHODS: Final = (STATISTICS, "max", *RULES)
+METHODS: Final = (AUTO, STATISTICS, "max", *RULES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,10 @@ class Method:
         if self.rule is None:
             return Calibrator(scale_shape, signed)
         return HistogramCalibrator(scale_shape, signed, self.bins, self.rule, self.options)
+
+    def leaves(self, levels: Levels | None) -> bool:
+        """Whether it leaves a quantizer with such levels to its own statistics."""
+        return self.rule in (None, mse) and (self.name == STATISTICS or (self.name == AUTO and levels is None))
 
     def check_levels(self, levels: Levels | None, where: str) -> None:
         """Entropy and squared error ask for the integers that a range is spread over.
@@ -76,7 +83,7 @@ def method_of(method: str | Rule, bins: int | None = None, **options: Any) -> Me
         raise _unknown(method)
     if isinstance(method, str) and method not in METHODS:
         raise _unknown(method)
-    rule = RULES.get(method) if isinstance(method, str) else method
+    rule = RULES.get("mse" if method == AUTO else method) if isinstance(method, str) else method
     name = method if isinstance(method, str) else getattr(method, "__name__", type(method).__name__)
     given = {**options, **({} if bins is None else {"bins": bins})}
     known = ["bins", *list(inspect.signature(rule).parameters)[2:]] if rule is not None else []

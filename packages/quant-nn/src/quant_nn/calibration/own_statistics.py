@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +30,8 @@ class OwnStatistics:
         self._quants: list[nn.Module] = [proxy.tensor_quant for place in places for proxy in place.proxies]
         self._before = [copy.deepcopy(quant.state_dict()) for quant in self._quants]
         self._begun = False
-        _check_one_process()
+        if places:
+            _check_one_process()
         for place in places:
             if not isinstance(getattr(place.scaling, "collected", None), StepCounter):
                 raise ConfigurationError(
@@ -59,6 +61,16 @@ class OwnStatistics:
         for quant, state in zip(self._quants, self._before, strict=True):
             quant.load_state_dict(state)
 
+    def state_dict(self) -> list[dict[str, Any]]:
+        """What has been collected."""
+        return [dict(quant.state_dict()) for quant in self._quants]
+
+    def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
+        """Go on from what has been collected."""
+        for quant, state in zip(self._quants, states, strict=True):
+            quant.load_state_dict(state)
+        self._begun = True
+
     def _counters(self) -> Iterator[StepCounter]:
         for quant in self._quants:
             for part in quant.modules():
@@ -69,7 +81,7 @@ class OwnStatistics:
 def _check_one_process() -> None:
     if process_count() > 1:
         raise ConfigurationError(
-            f"the method {STATISTICS!r} cannot be shared by processes",
+            "statistics of their own cannot be collected by several processes",
             why="the statistics are averages over the batches in their order, which several processes do not have",
             fix="Use 'max', 'entropy', 'percentile' or 'mse'.",
         )

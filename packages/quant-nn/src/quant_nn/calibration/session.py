@@ -58,7 +58,7 @@ class Calibration:
     def __init__(
         self,
         model: nn.Module,
-        method: str | Rule = "mse",
+        method: str | Rule = "auto",
         *,
         bins: int | None = None,
         only: Iterable[str] | None = None,
@@ -70,10 +70,12 @@ class Calibration:
         self.batches = 0
         self.calibrators: dict[str, Calibrator] = {}
         self._places = places(model, only, again=again)
-        own = self.method.name == STATISTICS and self.method.rule is None
-        self._own = OwnStatistics(self._places) if own else None
-        for place in () if own else self._places:
-            self._check(place)
+        left = [place for place in self._places if self.method.leaves(Levels.of_quant(place.quant))]
+        self._left = {place.name for place in left}
+        self._own = OwnStatistics(left)
+        for place in self._places:
+            if place.name not in self._left:
+                self._check(place)
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -81,8 +83,7 @@ class Calibration:
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(in_eval_mode(self.model))
-            if self._own is not None:
-                self._own.begin()  # leaving eval mode brings back the modes of all modules
+            self._own.begin()  # leaving eval mode brings back the modes of all modules
             collectors = {id(proxy): place for place in self._places for proxy in place.proxies}
             for proxy in quantizers(self.model).values():
                 place = collectors.get(id(proxy))
@@ -114,24 +115,32 @@ class Calibration:
         Raises:
             StateError: when a quantizer has seen no data; names it.
         """
-        if self._own is not None:
-            return self._finish_own(self._own)
         check_all_well()
         batches = reduce(self.calibrators, self._empty_calibrator, self.batches)
-        self._check_seen({name for name, calibrator in self.calibrators.items() if not calibrator.empty})
-        found = [(place, self.calibrators[place.name]) for place in self._places]
-        thresholds = [calibrator.threshold(Levels.of_quant(place.quant)) for place, calibrator in found]
-        for (place, _), threshold in zip(found, thresholds, strict=True):
-            place.scaling.take_threshold(threshold)
-        rows = [
-            Calibrated(
-                name=place.name,
-                threshold=threshold,
-                largest=calibrator.largest.reshape(calibrator.scale_shape),
-                elements=int(calibrator.elements),
+        with self._undone_when_it_fails(), torch.no_grad():
+            self._check_seen()
+            thresholds = {
+                place.name: self.calibrators[place.name].threshold(Levels.of_quant(place.quant))
+                for place in self._places
+                if place.name not in self._left
+            }
+        self._own.finish()
+        rows = []
+        for place in self._places:
+            if place.name in self._left:
+                found = threshold_of(place.scaling).detach().clone()
+                rows.append(Calibrated(name=place.name, threshold=found, largest=None, elements=None))
+                continue
+            calibrator = self.calibrators[place.name]
+            place.scaling.take_threshold(thresholds[place.name])
+            rows.append(
+                Calibrated(
+                    name=place.name,
+                    threshold=thresholds[place.name],
+                    largest=calibrator.largest.reshape(calibrator.scale_shape),
+                    elements=int(calibrator.elements),
+                )
             )
-            for (place, calibrator), threshold in zip(found, thresholds, strict=True)
-        ]
         return CalibrationReport(method=self.method.name, batches=batches, quantizers=tuple(rows))
 
     def state_dict(self) -> dict[str, Any]:
@@ -140,7 +149,8 @@ class Calibration:
             name: {"scale_shape": list(calibrator.scale_shape), "state": dict(calibrator.state_dict())}
             for name, calibrator in self.calibrators.items()
         }
-        return {"method": self.method.name, "batches": self.batches, "calibrators": kept}
+        own = self._own.state_dict()
+        return {"method": self.method.name, "batches": self.batches, "calibrators": kept, "own": own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what another calibration of the same model collected, with the same method.
@@ -160,22 +170,13 @@ class Calibration:
                 fix="Make the Calibration with the model, the method and the options that it was saved with.",
             )
         self.batches = int(state["batches"])
+        self._own.load_state_dict(state["own"])
         for name, kept in state["calibrators"].items():
             self.calibrators[name] = self._empty_calibrator(name, tuple(kept["scale_shape"]))
             self.calibrators[name].load_state_dict(kept["state"])
 
-    def _finish_own(self, own: OwnStatistics) -> CalibrationReport:
-        with self._undone_when_it_fails(), torch.no_grad():
-            self._check_seen({place.name for place in self._places if not place.scaling.awaits_data})
-            own.finish()
-        rows = [
-            Calibrated(name=place.name, threshold=threshold_of(place.scaling).clone(), largest=None, elements=None)
-            for place in self._places
-        ]
-        return CalibrationReport(method=self.method.name, batches=self.batches, quantizers=tuple(rows))
-
     def _observer(self, place: Place | None) -> Observer:
-        if place is None or self._own is not None:
+        if place is None or place.name in self._left:
             return Observer()
         return Observer(lambda x: self._collect(place, x))
 
@@ -207,12 +208,16 @@ class Calibration:
         try:
             yield
         except Exception:
-            if self._own is not None:
-                self._own.undo()
+            self._own.undo()
             raise
 
-    def _check_seen(self, seen: set[str]) -> None:
-        missing = [place.name for place in self._places if place.name not in seen]
+    def _has_seen(self, place: Place) -> bool:
+        if place.name in self._left:
+            return not place.scaling.awaits_data
+        return place.name in self.calibrators and not self.calibrators[place.name].empty
+
+    def _check_seen(self) -> None:
+        missing = [place.name for place in self._places if not self._has_seen(place)]
         if missing:
             raise StateError(
                 "quantizers have seen no data",

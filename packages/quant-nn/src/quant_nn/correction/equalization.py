@@ -65,7 +65,7 @@ class Equalization:
 def equalize(
     model: nn.Module,
     data: Iterable[Any],
-    method: str | Rule = "mse",
+    method: str | Rule = "auto",
     *,
     progress: bool | None = None,
     forward: Forward = run,
