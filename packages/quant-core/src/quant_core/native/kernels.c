@@ -222,3 +222,29 @@ API void gradient_of_largest(const float *x, i64 rows, i64 inner, const float *m
             out[i] = magnitude(values[i]) != bits ? 0.0f : values[i] < 0.0f ? -share : share;
     }
 }
+
+/* Quantization at the scale max(max |x|, minimum) / divisor of each row; the largest values are kept for the gradient. */
+API void by_largest(const float *x, float *y, i64 rows, i64 inner, float minimum, float divisor, float low, float high, int mode,
+                    float *most, float *scale, int threads) {
+    largest(x, rows, inner, most, threads);
+    for (i64 row = 0; row < rows; row++)
+        scale[row] = (most[row] < minimum ? minimum : most[row]) / divisor;
+    quantize(x, y, 0, 1, rows, inner, scale, 0, low, high, 0, mode, threads);
+}
+
+/* Its gradient: that of the value g passes and reaches the largest values through the scale, as that of the scale does. Either
+ * may be left out. for_scale and partials: room for one number for each row, and for each block. */
+API void gradient_by_largest(const float *g, const float *of_scale, const float *x, i64 rows, i64 inner, const float *scale,
+                             const float *most, float divisor, float low, float high, int mode, double *partials,
+                             float *for_scale, float *gx, int threads) {
+    if (g)
+        gradient_of_scale(g, x, 1, rows, inner, scale, 0, low, high, mode, partials, for_scale, threads);
+    for (i64 row = 0; row < rows; row++) {
+        float through_value = g ? for_scale[row] : 0.0f;
+        for_scale[row] = (of_scale ? through_value + of_scale[row] : through_value) / divisor;
+    }
+    gradient_of_largest(x, rows, inner, most, for_scale, gx, threads);
+    if (g)
+        for (i64 i = 0; i < rows * inner; i++)
+            gx[i] += g[i];
+}

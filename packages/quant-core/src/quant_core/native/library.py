@@ -20,6 +20,18 @@ _SIGNATURES: dict[str, list[type]] = {
     "gradient_of_scale": [*[_POINTER] * 2, *_GRAIN, _POINTER, _POINTER, *_RANGE, _INT, *[_POINTER] * 2, _INT],
     "largest": [_POINTER, _SIZE, _SIZE, _POINTER, _INT],
     "gradient_of_largest": [_POINTER, _SIZE, _SIZE, *[_POINTER] * 3, _INT],
+    "by_largest": [_POINTER, _POINTER, _SIZE, _SIZE, _FLOAT, _FLOAT, *_RANGE, _INT, _POINTER, _POINTER, _INT],
+    "gradient_by_largest": [
+        *[_POINTER] * 3,
+        _SIZE,
+        _SIZE,
+        *[_POINTER] * 2,
+        _FLOAT,
+        *_RANGE,
+        _INT,
+        *[_POINTER] * 3,
+        _INT,
+    ],
 }
 
 Grain = tuple[int, int, int]
@@ -143,6 +155,67 @@ class Kernels:
             torch.get_num_threads(),
         )
         return out
+
+    def by_largest(
+        self, x: Tensor, scale: Tensor, minimum: float, divisor: float, bounds: Bounds, mode: str
+    ) -> tuple[Tensor, Tensor]:
+        """Fill ``scale`` with ``max(max |x|, minimum) / divisor``; it has one element, or one for each channel on the first axis.
+
+        Returns:
+            ``x`` on that scale, and ``max |x|`` for each element of it.
+        """
+        y, most = torch.empty_like(x), torch.empty_like(scale)
+        self._by_largest(  # type: ignore[attr-defined]
+            x.data_ptr(),
+            y.data_ptr(),
+            *_rows(x, scale),
+            minimum,
+            divisor,
+            *bounds,
+            _MODES[mode],
+            most.data_ptr(),
+            scale.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return y, most
+
+    def gradient_by_largest(
+        self,
+        g: Tensor | None,
+        of_scale: Tensor | None,
+        x: Tensor,
+        scale: Tensor,
+        most: Tensor,
+        divisor: float,
+        bounds: Bounds,
+        mode: str,
+    ) -> Tensor:
+        """The gradient of :meth:`by_largest`, for that of the value and that of the scale, of which one may be missing."""
+        out, for_scale = torch.empty_like(x), torch.empty_like(scale)
+        rows, inner = _rows(x, scale)
+        partials = torch.empty(_blocks((1, rows, inner)), dtype=torch.float64)
+        self._gradient_by_largest(  # type: ignore[attr-defined]
+            None if g is None else g.data_ptr(),
+            None if of_scale is None else of_scale.data_ptr(),
+            x.data_ptr(),
+            rows,
+            inner,
+            scale.data_ptr(),
+            most.data_ptr(),
+            divisor,
+            *bounds,
+            _MODES[mode],
+            partials.data_ptr(),
+            for_scale.data_ptr(),
+            out.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return out
+
+
+def _rows(x: Tensor, scale: Tensor) -> tuple[int, int]:
+    rows = scale.numel()
+    return rows, x.numel() // rows
 
 
 def _blocks(grain: Grain) -> int:

@@ -14,7 +14,7 @@ def quantize_by_largest(
     x: Tensor,
     *,
     per_channel: bool,
-    minimum: float | None,
+    minimum: float,
     low: float,
     high: float,
     divisor: float,
@@ -59,37 +59,26 @@ class _ByLargest(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         per_channel: bool,
-        minimum: float | None,
+        minimum: float,
         bounds: tuple[float, float],
         divisor: float,
         rounding_mode: str,
     ) -> tuple[Tensor, Tensor]:
         library = kernels()
         assert library is not None
-        channels = x.shape[0] if per_channel else 1
-        largest = library.largest(x.view(channels, -1))
-        threshold = largest if minimum is None else largest.clamp(min=minimum)
-        scale = (threshold / divisor).view([channels] + [1] * (x.dim() - 1) if per_channel else [])
-        ctx.grain = (1, channels, x.numel() // channels)
-        ctx.options = bounds, rounding_mode
-        ctx.divisor = divisor
-        ctx.save_for_backward(x, scale, largest)
+        scale = x.new_empty([x.shape[0]] + [1] * (x.dim() - 1) if per_channel else [])
+        value, most = library.by_largest(x, scale, minimum, divisor, bounds, rounding_mode)
+        ctx.options = divisor, bounds, rounding_mode
+        ctx.save_for_backward(x, scale, most)
         ctx.set_materialize_grads(False)
-        value, _ = library.quantize(x, scale, None, ctx.grain, bounds, rounding_mode, rectify=False, keep=False)
         return value, scale
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         library = kernels()
         assert library is not None
-        x, scale, largest = ctx.saved_tensors
-        of_value, of_scale = grads
-        if of_value is not None:
-            of_value = of_value.contiguous()
-            through_value = library.gradient_of_scale(of_value, x, scale, None, ctx.grain, *ctx.options)
-            of_scale = through_value if of_scale is None else through_value + of_scale.reshape(-1)
-        if of_scale is None:
-            return None, None, None, None, None, None
-        of_largest = of_scale.reshape(-1) / ctx.divisor
-        grad = library.gradient_of_largest(x.view(ctx.grain[1], -1), largest, of_largest).view(x.shape)
-        return grad if of_value is None else grad.add_(of_value), None, None, None, None, None
+        of_value, of_scale = (grad if grad is None else grad.contiguous() for grad in grads)
+        grad = None
+        if of_value is not None or of_scale is not None:
+            grad = library.gradient_by_largest(of_value, of_scale, *ctx.saved_tensors, *ctx.options)
+        return grad, None, None, None, None, None
