@@ -5,16 +5,21 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
 import quant_nn as qnn
-from quant_core.export import capture, lower
+from quant_core.errors import ArtifactError
+from quant_core.export import capture, lower, verify
+from quant_core.export.onnx import external_data
 from quant_core.quant import Int8Bias
 
 
@@ -41,8 +46,9 @@ def test_nothing_tells_of_the_tools_that_wrote_it(lenet: Any) -> None:
     for word in (b"torch", b"aten", b"pkg.", b"onnxscript", b"dynamo", b"quant::", b"qcdq::", b"val_", b".py"):
         assert word not in content, word
     model = lenet.onnx
-    assert (model.producer_name, model.producer_version) == ("export-qcdq", "")
-    assert list(model.metadata_props) == list(model.functions) == []
+    assert (model.producer_name, model.producer_version) == ("export-qcdq", version("export-qcdq"))
+    assert list(model.functions) == []
+    assert all(entry.key.startswith("quant.") for entry in model.metadata_props)
     assert {node.domain for node in model.graph.node} == {""}
 
 
@@ -90,3 +96,33 @@ def test_the_file_is_a_quarter_of_the_float_one(lenet: Any, images: Tensor) -> N
     weights = io.BytesIO()
     torch.save(plain.state_dict(), weights)
     assert lenet.artifact.size < 0.3 * weights.getbuffer().nbytes
+
+
+def test_a_model_that_does_not_fit_into_one_file_has_a_second_one(
+    lenet: Any, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(external_data, "LARGEST", 10_000)
+    artifact = lower(lenet.program, "qcdq")
+    assert verify(lenet.program, artifact, (images,), reference=lenet.model(images)).equal
+    path = artifact.save(tmp_path / "net.onnx")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.onnx", "net.onnx.data"]
+    assert path.stat().st_size < 20_000 < (tmp_path / "net.onnx.data").stat().st_size
+    assert artifact.size == len(artifact.content()) + (tmp_path / "net.onnx.data").stat().st_size
+    whole = onnx.load(path)
+    assert {tensor.name: onnx.numpy_helper.to_array(tensor).tobytes() for tensor in whole.graph.initializer} == {
+        name: array.tobytes() for name, array in lenet.initializers.items()
+    }
+    (again,) = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": images.numpy()})
+    assert again.shape == (len(images), 10)
+
+
+def test_neither_file_is_written_where_one_cannot_be(
+    lenet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(external_data, "LARGEST", 10_000)
+    artifact = lower(lenet.program, "qcdq")
+    (tmp_path / "net.onnx").mkdir()
+    with pytest.raises(ArtifactError) as caught:
+        artifact.save(tmp_path / "net.onnx")
+    assert str(caught.value).splitlines()[2] == "  it is a directory"
+    assert [file.name for file in tmp_path.iterdir()] == ["net.onnx"]

@@ -64,6 +64,8 @@ def _older(node: Any, opset: int) -> Iterator[str]:
         return
     if node.op_type in _AXES_WERE_ATTRIBUTES and len(node.inputs) > 1:
         yield from _axes_to_attribute(node)
+    if node.op_type == "Reshape" and "allowzero" not in older.attributes and not _asks_for_zero(node):
+        node.attributes.pop("allowzero", None)
     if node.op_type == "Split" and len(node.inputs) == 1:
         yield from _equal_parts(node)
     for name in [name for name in node.attributes if name not in older.attributes]:
@@ -89,6 +91,15 @@ def _axes_to_attribute(node: Any) -> Iterator[str]:
         node.resize_inputs(1)
         if not axes.uses() and axes.name in node.graph.initializers:
             node.graph.initializers.pop(axes.name)
+
+
+def _asks_for_zero(node: Any) -> bool:
+    """Whether a new shape has a size of 0, which older versions take for the size of the axis at that place.
+
+    A shape that is computed has one only where the tensor is empty along the axis that it was read from.
+    """
+    shape = node.inputs[1].const_value
+    return shape is not None and bool((shape.numpy() == 0).any())
 
 
 def _equal_parts(node: Any) -> Iterator[str]:
