@@ -12,7 +12,7 @@ import torch
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.core.onnx_exec import execute_onnx
 from qonnx.util.cleanup import cleanup_model
-from torch import nn
+from torch import Tensor, nn
 
 from quant_core.export import capture, check, lower, verify
 from quant_rnn import QuantGRU, QuantLSTM, QuantRNN
@@ -36,10 +36,10 @@ def trained(kind: type[nn.Module], options: dict[str, Any]) -> nn.Module:
     return layer.eval()
 
 
-def stored_weights(model: onnx.ModelProto) -> set[str]:
-    """The constants that are quantized in a file."""
+def weight_nodes(model: onnx.ModelProto) -> Counter[str]:
+    """The constants that are quantized in a file, and by how many nodes."""
     constants = {tensor.name for tensor in model.graph.initializer}
-    return {node.input[0] for node in model.graph.node if node.op_type == "Quant" and node.input[0] in constants}
+    return Counter(node.input[0] for node in model.graph.node if node.op_type == "Quant" and node.input[0] in constants)
 
 
 def written(layer: nn.Module, steps: int) -> onnx.ModelProto:
@@ -68,9 +68,27 @@ def test_everything_quantized_is_unrolled_and_equal(name: str) -> None:
 def test_a_weight_is_stored_once_however_many_steps_there_are() -> None:
     layer = trained(QuantRNN, {})
     short, long = written(layer, 2), written(layer, 5)
-    assert stored_weights(short) == stored_weights(long)
+    assert weight_nodes(short).keys() == weight_nodes(long).keys()
+    assert set(weight_nodes(short).values()) == set(weight_nodes(long).values()) == {1}
     steps = [sum(node.op_type == "Tanh" for node in model.graph.node) for model in (short, long)]
     assert steps == [2, 5]
+
+
+class Twice(nn.Module):
+    """One recurrent layer for two sequences."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.layer(x)[0], self.layer(-x)[0]
+
+
+def test_each_call_of_a_layer_has_weight_nodes_for_all_of_its_steps() -> None:
+    model = written(Twice(trained(QuantRNN, {"bias": False})), 4)
+    assert [node.op_type for node in model.graph.node].count("Tanh") == 8
+    assert sorted(weight_nodes(model).values()) == [2, 2]
 
 
 @pytest.mark.parametrize(("kind", "options"), [(QuantLSTM, FLOAT_LSTM), (QuantRNN, FLOAT_RNN)])

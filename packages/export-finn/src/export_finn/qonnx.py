@@ -37,14 +37,15 @@ def lower(program: Program, opset_version: int = 18) -> QonnxArtifact:
     """
     check_opset(opset_version)
     check_precision(program, "qonnx")
+    exported = _Rewriting(program).exported()
     converted = to_onnx(
         program,
-        _Rewriting(program).exported(),
+        exported,
         target="qonnx",
         translations=translations(),
         opset=opset_version,
         producer="export-finn",
-        steps=(split_weights, restore_flatten, compute_constant_outputs),
+        steps=(split_weights(exported), restore_flatten, compute_constant_outputs),
     )
     content, values = converted.in_one_file("qonnx")
     return QonnxArtifact("qonnx", program.signature, content, values)
