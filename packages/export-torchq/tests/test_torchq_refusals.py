@@ -15,7 +15,7 @@ from export_torchq.rules import DEPARTURE
 from quant_core.errors import ConfigurationError, QuantError, UnknownNameError, UnsupportedError
 from quant_core.export import capture, check, lower
 
-from .grids import ALONE, EXACT, Act, Middle
+from .grids import ALONE, EXACT, Act, Called, Middle
 
 IMAGE = torch.zeros(2, 4, 8, 8)
 
@@ -95,13 +95,13 @@ def test_activations_of_few_bits_are_for_torchq_alone() -> None:
 def test_a_value_changed_in_place_that_is_used_elsewhere(target: str) -> None:
     def both(x: Tensor) -> Tensor:
         y = x + 1
-        return torch.relu_(y) + y
+        part = y[:, :1]
+        return torch.relu_(y) + part
 
     assert refusals(target, Middle(both)) == [
-        "aten.relu_.default with a value that is changed in place\n  at the model (torch.nn.Module)\n".replace(
-            "torch.nn.Module", f"{Middle.__module__}.Middle"
-        )
-        + f"  {target} takes operations that give new values; relu_ and add_ where nothing else uses the old one\n"
+        "aten.relu_.default with a value that is changed in place\n"
+        f"  at layer ({Called.__module__}.Called)\n"
+        f"  {target} takes operations that give new values; relu_ and add_ where nothing else uses the old one\n"
         "  Use the operation that gives a new value (inplace=False), or a copy of the operand: x.clone()."
     ]
 

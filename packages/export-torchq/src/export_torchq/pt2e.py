@@ -124,7 +124,7 @@ class _Writing:
     def _copy(self, node: fx.Node) -> None:
         if node.target is _aten.view.default:  # results of integer convolutions have their channels last in memory
             args = fx.map_arg(node.args, self._builder.new.__getitem__)
-            made = self._builder.replace(node, _aten.reshape.default, args, {})  # type: ignore[arg-type]
+            made = self._builder.replace(node, _aten.reshape.default, args, {})
         else:
             made = self._builder.copy(node)
         on = self._grids.get(node.name)
