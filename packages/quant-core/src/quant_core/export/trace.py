@@ -221,7 +221,8 @@ def _on_border(quantizer: Quantizer, x: Tensor, n: fx.Node) -> Tensor:
         return x.abs() <= _TIE_DISTANCE * quantizer.scale
     if quantizer.op == "quant::ternary":
         threshold: Any = n.kwargs["threshold"]
-        return (x.abs() / quantizer.scale - threshold).abs() <= _TIE_DISTANCE
+        distance: Tensor = (x.abs() / quantizer.scale - threshold).abs()
+        return distance <= _TIE_DISTANCE
     level = x / quantizer.step_at(x) if quantizer.float_format else x / quantizer.scale + quantizer.zero_point
     border = torch.floor(level) + 0.5 if quantizer.rounding_mode in _TO_NEAREST else torch.round(level)
     return (level - border).abs() <= _TIE_DISTANCE + _TIE_RELATIVE * level.abs()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,27 +45,27 @@ def quantize_by_largest(
         return None
     if not is_plain(x) or not x.is_contiguous() or x.numel() == 0:
         return None
-    value, scale = _ByLargest.apply(  # type: ignore[no-untyped-call]
-        x, per_channel, minimum, (low, high), divisor, rounding_mode
-    )
+    options = _Options(per_channel, minimum, divisor, (low, high), rounding_mode)
+    value, scale = _ByLargest.apply(x, options)  # type: ignore[no-untyped-call]
     return value, scale
+
+
+class _Options(NamedTuple):
+    per_channel: bool
+    minimum: float
+    divisor: float
+    bounds: tuple[float, float]
+    rounding_mode: str
 
 
 class _ByLargest(torch.autograd.Function):
     """Nothing is kept: the weight is read again."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        per_channel: bool,
-        minimum: float,
-        bounds: tuple[float, float],
-        divisor: float,
-        rounding_mode: str,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, options: _Options) -> tuple[Tensor, Tensor]:
         library = kernels()
         assert library is not None
+        per_channel, minimum, divisor, bounds, rounding_mode = options
         scale = x.new_empty([x.shape[0]] + [1] * (x.dim() - 1) if per_channel else [])
         value, most = library.by_largest(x, scale, minimum, divisor, bounds, rounding_mode)
         ctx.options = divisor, bounds, rounding_mode
@@ -81,4 +81,4 @@ class _ByLargest(torch.autograd.Function):
         grad = None
         if of_value is not None or of_scale is not None:
             grad = library.gradient_by_largest(of_value, of_scale, *ctx.saved_tensors, *ctx.options)
-        return grad, None, None, None, None, None
+        return grad, None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,33 +48,32 @@ def quantize_by_threshold(
     grain = grain_of(x, parameter)
     if grain is None or x.numel() == 0:
         return None
-    value, scale = _ByThreshold.apply(  # type: ignore[no-untyped-call]
-        x, parameter, minimum, (low, high), divisor, rounding_mode, rectify, grain
-    )
+    options = _Options(minimum, (low, high), divisor, rounding_mode, rectify, grain)
+    value, scale = _ByThreshold.apply(x, parameter, options)  # type: ignore[no-untyped-call]
     return value, scale
+
+
+class _Options(NamedTuple):
+    minimum: float
+    bounds: tuple[float, float]
+    divisor: float
+    rounding_mode: str
+    rectify: bool
+    grain: Grain
 
 
 class _ByThreshold(torch.autograd.Function):
     """Two bytes per element are kept. The gradient stops at the clamp, from where it reaches the threshold."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        parameter: Tensor,
-        minimum: float,
-        bounds: tuple[float, float],
-        divisor: float,
-        rounding_mode: str,
-        rectify: bool,
-        grain: Grain,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, parameter: Tensor, options: _Options) -> tuple[Tensor, Tensor]:
         library = kernels()
         assert library is not None
+        minimum, bounds, divisor, rounding_mode, rectify, grain = options
         scale = parameter.abs().clamp_(min=minimum).div_(divisor)
         y, code = library.quantize(x, scale, None, grain, bounds, rounding_mode, rectify=rectify, keep=True)
         ctx.save_for_backward(code, parameter)
-        ctx.options = grain, bounds, divisor
+        ctx.options = options
         ctx.set_materialize_grads(False)
         return y, scale
 
@@ -83,7 +82,7 @@ class _ByThreshold(torch.autograd.Function):
         library = kernels()
         assert library is not None
         code, parameter = ctx.saved_tensors
-        grain, bounds, divisor = ctx.options
+        _, bounds, divisor, _, _, grain = ctx.options
         of_value, of_scale = grads
         grad_x = None
         if of_value is not None:
@@ -91,8 +90,8 @@ class _ByThreshold(torch.autograd.Function):
             through_value = sums[0].view(parameter.shape)
             of_scale = through_value if of_scale is None else through_value + of_scale
         if of_scale is None:
-            return None, None, None, None, None, None, None, None
+            return None, None, None
         grad_parameter = of_scale / divisor
         if parameter.numel() > 1 or parameter.item() < 0:
             grad_parameter = torch.where(parameter < 0, -grad_parameter, grad_parameter)
-        return grad_x, grad_parameter, None, None, None, None, None, None
+        return grad_x, grad_parameter, None

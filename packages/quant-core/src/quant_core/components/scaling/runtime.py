@@ -72,7 +72,7 @@ class ParameterFromRuntimeStatsScaling(Scaling):
     @property
     def reads_input(self) -> bool:
         """Only while collecting."""
-        return self.training and self.collected.running
+        return self.training and not self.collected.over and self.collected.running
 
     @property
     def awaits_data(self) -> bool:

@@ -54,7 +54,7 @@ def percentile_of_all_ranks(rows: Tensor, q: float, order: Order, rounding: Roun
     if nth < rows.shape[1]:
         keys = rows.detach().abs() if order == "magnitude" else rows.detach()
         rows = rows.gather(1, keys.topk(nth, dim=1, largest=largest, sorted=False).indices)
-    joined = of_all_ranks(rows)
+    joined: Tensor = of_all_ranks(rows)
     index = index_of_kth(joined.detach(), joined.shape[1] - nth + 1 if largest else nth, order)
     return joined.gather(1, index).squeeze(1)
 

@@ -49,7 +49,10 @@ class FusedQuant:
 
     def still_stands_for(self, parts: Mapping[str, nn.Module | None]) -> bool:
         """Whether none of the components has been replaced since."""
-        return all(parts[name] is part for name, part in self.parts.items())
+        for name, part in self.parts.items():  # noqa: SIM110  # runs at each step, where a generator costs
+            if parts[name] is not part:
+                return False
+        return True
 
     def __call__(self, x: Tensor, rectify: bool) -> tuple[Tensor, Tensor] | None:
         """``(value, scale)`` of ``x`` or ``max(x, 0)``, or ``None`` where the kernels do not apply."""
