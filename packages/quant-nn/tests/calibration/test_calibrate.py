@@ -332,6 +332,14 @@ def test_a_compiled_model_is_calibrated() -> None:
         assert torch.equal(compiled(batches()[0]), other.eval()(batches()[0]))
 
 
+@pytest.mark.parametrize("progress", [True, False, None])
+def test_a_progress_bar_is_shown_when_asked_for(progress: bool | None, capsys: pytest.CaptureFixture[str]) -> None:
+    qnn.calibrate(qnn.QuantReLU(), [torch.ones(3)] * 5, progress=progress)
+    shown = capsys.readouterr()
+    assert ("calibrating" in shown.err) is bool(progress)  # standard error is no terminal here
+    assert shown.out == ""
+
+
 def test_the_report_is_a_table() -> None:
     model = nn.Sequential(qnn.QuantIdentity(), qnn.QuantReLU())
     assert str(qnn.calibrate(model, [torch.full((2, 500), 1.5)], "max")) == (
@@ -413,7 +421,7 @@ def test_what_cannot_be_calibrated_is_refused() -> None:
     text = (
         "there is nothing to calibrate\n"
         "  at QuantLinear\n"
-        "  no quantizer of the model takes its scale from data; those of weights take it from the weight\n"
+        "  no quantizer that is on takes its scale from data; those of weights take it from the weight\n"
         "  Give layers an activation quantizer such as Int8ActPerTensorFloat, or a QuantDescriptor without amax."
     )
     wrong(text, ConfigurationError, qnn.QuantLinear(6, 2), batches())

@@ -70,7 +70,7 @@ def progressing(data: Iterable[Any], what: str, progress: bool | None) -> Iterat
     console = Console(stderr=True)
     shown = console.is_terminal if progress is None else progress
     total = len(data) if isinstance(data, Sized) else None
-    yield from track(data, what, total=total, console=console, transient=True, disable=not shown)
+    yield from track(data, what, total=total, console=console, transient=console.is_terminal, disable=not shown)
 
 
 def no_data(where: str) -> InputError:

@@ -70,7 +70,7 @@ def places(model: nn.Module, only: Iterable[str] | None = None, *, again: bool =
         raise ConfigurationError(
             "there is nothing to calibrate",
             where=type(model).__name__,
-            why="no quantizer of the model takes its scale from data; those of weights take it from the weight",
+            why="no quantizer that is on takes its scale from data; those of weights take it from the weight",
             fix="Give layers an activation quantizer such as Int8ActPerTensorFloat, or a QuantDescriptor without amax.",
         )
     chosen = list(named.values()) if only is None else [_named(name, named) for name in only]
