@@ -1,15 +1,14 @@
-"""How long a training step of an LSTM takes: float torch, Brevitas and ours in one run, on one thread, as ratios.
+"""How long a training step of an LSTM and of a GRU takes: float torch, Brevitas and ours in one run, on one thread, as ratios.
 
     python benchmarks/recurrent.py [--rounds 7] [--no-compile] [--no-memory]
 
-Timings on a shared machine are noisy: the variants take turns, and the median of the rounds is compared. Brevitas is left out
-where it is not installed. Memory is what a forward pass keeps for the backward pass.
+Timings on a shared machine are noisy: the variants take turns, and the shortest of the rounds is compared. Brevitas, which has no
+GRU, is left out where it is not installed. Memory is what a forward pass keeps for the backward pass.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -18,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant_rnn import QuantLSTM
+from quant_rnn import QuantGRU, QuantLSTM
 
 SIZES = {"T=64 B=32 I=64 H=128": (64, 32, 64, 128), "T=128 B=8 I=32 H=64": (128, 8, 32, 64)}
-KINDS = ("io", "gate_acc", "sigmoid", "tanh", "cell_state")
-SOON = {f"{kind}_collect_stats_steps": 2 for kind in KINDS}
-NEVER = {f"{kind}_collect_stats_steps": 10**9 for kind in KINDS}
+KINDS = {"LSTM": ("io", "gate_acc", "sigmoid", "tanh", "cell_state"), "GRU": ("io", "gate_acc", "sigmoid", "tanh")}
+OURS: dict[str, type[nn.Module]] = {"LSTM": QuantLSTM, "GRU": QuantGRU}
+FLOAT: dict[str, type[nn.Module]] = {"LSTM": nn.LSTM, "GRU": nn.GRU}
 
 Step = Callable[[], None]
 
@@ -54,7 +53,12 @@ def kept(layer: nn.Module, x: Tensor) -> int:
     return sum(size for start, size in found.items() if start not in own)
 
 
-def medians(steps: dict[str, Step], rounds: int) -> dict[str, float]:
+def collecting_for(kind: str, steps: int) -> dict[str, int]:
+    """The options of a layer that collects statistics for so many calls of each quantizer."""
+    return {f"{name}_collect_stats_steps": steps for name in KINDS[kind]}
+
+
+def shortest(steps: dict[str, Step], rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         step()
@@ -64,28 +68,29 @@ def medians(steps: dict[str, Step], rounds: int) -> dict[str, float]:
             start = time.perf_counter()
             step()
             times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: min(found) for name, found in times.items()}
 
 
-def variants(size: tuple[int, int, int, int], compiled: bool) -> tuple[dict[str, nn.Module], dict[str, Any]]:
+def variants(kind: str, size: tuple[int, int, int, int], compiled: bool) -> tuple[dict[str, nn.Module], dict[str, Any]]:
     """The layers, settled, and what is called of them."""
     inputs, hidden = size[2:]
+    soon, never = collecting_for(kind, 2), collecting_for(kind, 10**9)
     layers: dict[str, nn.Module] = {
-        "float": nn.LSTM(inputs, hidden),
-        "ours": QuantLSTM(inputs, hidden, **SOON),
-        "ours collecting": QuantLSTM(inputs, hidden, **NEVER),
+        "float": FLOAT[kind](inputs, hidden),
+        "ours": OURS[kind](inputs, hidden, **soon),
+        "ours collecting": OURS[kind](inputs, hidden, **never),
     }
-    if find_spec("brevitas") is not None:
+    if kind == "LSTM" and find_spec("brevitas") is not None:
         from brevitas.nn import QuantLSTM as TheirLSTM
 
-        layers["Brevitas"] = TheirLSTM(inputs, hidden, **SOON)
-        layers["Brevitas collecting"] = TheirLSTM(inputs, hidden, **NEVER)
-    for layer in layers.values():
-        layer(torch.randn(4, 2, inputs))
+        layers["Brevitas"] = TheirLSTM(inputs, hidden, **soon)
+        layers["Brevitas collecting"] = TheirLSTM(inputs, hidden, **never)
     called: dict[str, Any] = dict(layers)
     if compiled:
-        layers["ours compiled"] = QuantLSTM(inputs, hidden, **SOON)
-        layers["ours compiled"](torch.randn(4, 2, inputs))
+        layers["ours compiled"] = OURS[kind](inputs, hidden, **soon)
+    for layer in layers.values():
+        layer(torch.randn(4, 2, inputs))
+    if compiled:
         called["ours compiled"] = torch.compile(layers["ours compiled"], fullgraph=True)
     return layers, called
 
@@ -97,16 +102,18 @@ def main() -> None:
     parser.add_argument("--no-memory", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for name, size in SIZES.items():
-        layers, called = variants(size, not options.no_compile)
-        x = torch.randn(*size[:3])
-        steps = {key: training_step(called[key], x, list(layer.parameters())) for key, layer in layers.items()}
-        found = medians(steps, options.rounds)
-        print(f"{name}: float {found['float'] * 1e3:.1f} ms")
-        for key, seconds in found.items():
-            print(f"  {key:20} {seconds / found['float']:6.1f} times float")
-        if not options.no_memory:
-            print(f"  memory kept          {kept(layers['ours'], x) / kept(layers['float'], x):6.2f} times float")
+    for kind in KINDS:
+        for name, size in SIZES.items():
+            layers, called = variants(kind, size, not options.no_compile)
+            x = torch.randn(*size[:3])
+            steps = {key: training_step(called[key], x, list(layer.parameters())) for key, layer in layers.items()}
+            found = shortest(steps, options.rounds)
+            print(f"{kind}, {name}: float {found['float'] * 1e3:.1f} ms")
+            for key, seconds in found.items():
+                print(f"  {key:20} {seconds / found['float']:6.1f} times float")
+            if not options.no_memory:
+                for key in ("ours", "ours collecting"):
+                    print(f"  memory {key:20} {kept(layers[key], x) / kept(layers['float'], x):6.2f} times float")
 
 
 if __name__ == "__main__":
