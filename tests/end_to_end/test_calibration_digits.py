@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -103,7 +104,7 @@ def test_eight_bits_are_as_good_as_floats_with_every_method(method: str) -> None
     assert accuracy(rounded(0, 8, method)) >= accuracy(floats) - 1
 
 
-def test_the_layer_with_two_bits_is_the_most_sensitive() -> None:
+def test_the_layer_with_two_bits_is_the_most_sensitive(tmp_path: Path) -> None:
     net = rounded(0, 8)
     coarse = network(8)
     coarse[2] = qnn.QuantLinear(48, 32, weight_bit_width=2)
@@ -114,6 +115,9 @@ def test_the_layer_with_two_bits_is_the_most_sensitive() -> None:
     assert report.layers[0].name == "2"
     assert report.layers[0].loss_change > 10 * abs(report.layers[1].loss_change)
     assert {row.name for row in report.layers} == {"0", "1", "2", "3", "4"}
+    figure = report.plot(tmp_path / "plot.svg")
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [row.loss_change for row in report.layers[::-1]]
+    assert (tmp_path / "plot.svg").read_text().startswith("<?xml")
 
 
 @pytest.mark.parametrize("name", ["w8a8_integer_cpu", "fixed_point_dpu", "torch_native"])
