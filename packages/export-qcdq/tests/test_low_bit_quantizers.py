@@ -1,4 +1,4 @@
-"""Quantizers that are not plain integers of fixed bits: each is written, and computes the same, or is refused with its reason."""
+"""Quantizers that are not plain integers of fixed bits: each is written, and computes the same."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,6 @@ from quant_core.components import (
     StochasticRounding,
     TernaryQuant,
 )
-from quant_core.errors import UnsupportedError
 from quant_core.export import capture, check, lower, verify
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -135,39 +134,30 @@ def accumulated(layer: nn.Module) -> nn.Module:
     return net.eval()
 
 
-REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
-    "binary weights": (lambda: Net(weight_quant=q.SignedBinaryWeightPerTensorConst), "quant::binary", "conv"),
-    "binary weights by tensor_quant": (lambda: Net(weight_tensor_quant=BinaryQuant), "quant::binary", "conv"),
-    "binary activations": (lambda: Net(q.SignedBinaryActPerTensorConst), "quant::binary", "act.act_quant"),
-    "ternary activations by threshold": (
-        lambda: Net(q.SignedTernaryActPerTensorConst.let(tensor_quant=TernaryQuant, threshold=0.2)),
-        "quant::ternary",
-        "act.act_quant",
+EXACT: dict[str, Callable[[], nn.Module]] = {
+    "binary weights": lambda: Net(weight_quant=q.SignedBinaryWeightPerTensorConst),
+    "binary weights by tensor_quant": lambda: Net(weight_tensor_quant=BinaryQuant),
+    "binary activations": lambda: Net(q.SignedBinaryActPerTensorConst),
+    "ternary activations by threshold": lambda: Net(
+        q.SignedTernaryActPerTensorConst.let(tensor_quant=TernaryQuant, threshold=0.2)
     ),
-    "a shift": (lambda: accumulated(qnn.TruncQuantAccumulator()), "quant::trunc", "2.trunc_quant"),
-    "a shift by statistics": (
-        lambda: accumulated(qnn.TruncQuantAccumulator(trunc_quant=q.ShiftRoundSaturateTo8bit)),
-        "quant::trunc",
-        "2.trunc_quant",
-    ),
-    "saturation at 16 bits": (lambda: accumulated(qnn.ClampQuantAccumulator()), "bit_width=16", "2.clamp_quant"),
-    "rounding of activations": (
-        lambda: Net(q.SignedTernaryActPerTensorConst.let(rounding_mode="DPU")),
-        "rounding_mode='DPU'",
-        "act.act_quant",
-    ),
+    "a shift": lambda: accumulated(qnn.TruncQuantAccumulator()),
+    "a shift by statistics": lambda: accumulated(qnn.TruncQuantAccumulator(trunc_quant=q.ShiftRoundSaturateTo8bit)),
+    "rounding of activations": lambda: Net(q.SignedTernaryActPerTensorConst.let(rounding_mode="DPU")),
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_it_is_refused_by_check_with_its_place_and_reason(case: str) -> None:
-    make, reason, where = REFUSED[case]
-    program = capture(make(), (X,))
-    report = check(program, "qcdq")
-    assert not report.ok
-    (refusal,) = report.refusals
-    assert reason in str(refusal)
-    assert where in str(refusal)
-    with pytest.raises(UnsupportedError) as caught:
-        lower(program, "qcdq")
-    assert reason in str(caught.value)
+@pytest.mark.parametrize("case", EXACT)
+def test_what_quantizelinear_cannot_say_is_exact(case: str) -> None:
+    model = EXACT[case]()
+    program = capture(model, (X,))
+    for target in ("qcdq", "qop"):
+        assert verify(program, lower(program, target), (X,), reference=model(X)).equal
+
+
+def test_saturation_at_16_bits_is_taken_from_the_opset_on_that_has_them() -> None:
+    model = accumulated(qnn.ClampQuantAccumulator())
+    program = capture(model, (X,))
+    (refusal,) = check(program, "qcdq").refusals
+    assert (refusal.actual, refusal.where) == ("bit_width=16", "2.clamp_quant (quant_nn.ClampQuantAccumulator)")
+    assert verify(program, lower(program, "qcdq", opset_version=21), (X,), reference=model(X)).equal

@@ -16,11 +16,11 @@ def row(kind: str, support: QuantSupport) -> str:
     cells = (
         role,
         f"`{op}`",
-        f"{min(support.bit_widths)} to {max(support.bit_widths)}",
+        " to ".join(map(str, sorted({min(support.bit_widths), max(support.bit_widths)}))),
         " and ".join(word for word, value in (("signed", True), ("unsigned", False)) if value in support.signed),
         " and ".join(word for word, value in (("full", False), ("narrow", True)) if value in support.narrow_range),
         {"any": "any", "zero": "0"}[support.zero_point],
-        " and ".join(sorted(word.replace("_", " ") for word in support.granularity)),
+        ", ".join(sorted(word.replace("_", " ") for word in support.granularity)),
         # What is constant is rounded before it is written.
         ", ".join(sorted(support.rounding_modes)) if role == "activation" else "any",
         support.scale.replace("_", " "),
