@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,10 @@ from torch import nn
 
 from quant_core.errors import QuantError
 from quant_core.proxies import QuantProxy
+from quant_nn.layer import QuantLayer
+from quant_nn.options import split_options
 from quant_nn.quantizers import Quantizer, build_proxy
+from quant_rnn.direction import Direction
 from quant_rnn.gate_weights import GateParams, GateWeight
 from quant_rnn.parameters import Sizes, suffix
 
@@ -98,6 +101,65 @@ def bias_names(sizes: Sizes, layer: int, direction: int) -> tuple[str, ...]:
     """The names of the two biases of one direction; none without biases."""
     end = suffix(layer, direction)
     return (f"bias_ih{end}", f"bias_hh{end}") if sizes.bias else ()
+
+
+CellsOf = Callable[["ActivationQuantizers"], Callable[[], nn.Module]]
+"""Takes the quantizers inside of a step, and returns what makes the cell of each layer and direction."""
+
+
+def build_layers(
+    source: QuantLayer,
+    gates: Sequence[str],
+    sizes: Sizes,
+    quantizers: Mapping[str, Quantizer],
+    options: Mapping[str, Any],
+    cells_of: CellsOf,
+    *,
+    one_for_all_gates: bool = False,
+    hidden_bias_apart: bool = False,
+) -> tuple[QuantProxy | None, nn.ModuleList]:
+    """``io_quant`` and ``layers`` of a recurrent layer.
+
+    Args:
+        source: the recurrent layer.
+        gates: the names of its gates.
+        sizes: the shapes of its parameters.
+        quantizers: by prefix.
+        options: the options of the quantizers as they were given to the layer.
+        cells_of: makes the cells.
+        one_for_all_gates: whether the gates of a direction share one quantizer of their weights.
+        hidden_bias_apart: whether the last gate needs its two biases one by one.
+
+    Raises:
+        UnusedAttributeError: for an option that nothing reads.
+    """
+    given = dict(quantizers) if sizes.bias else {**quantizers, "bias_": None}
+    found = split_options(type(source), dict(options), given, {} if sizes.bias else {"bias_": "this layer has no bias"})
+    of_parameters = ParameterQuantizers(
+        weight=given["weight_"], bias=given["bias_"], options=found, one_for_all_gates=one_for_all_gates
+    )
+    io_quant = build_proxy(source, given["io_"], "io_", found["io_"], kind="activation")
+    new_cell = cells_of(ActivationQuantizers(source, given, found))
+    layers = nn.ModuleList()
+    for layer in range(sizes.layers):
+        first, sides = None, nn.ModuleList()
+        for side in range(sizes.directions):
+            params = build_gates(source, gates, sizes, layer, side, of_parameters, first)
+            first = params if sizes.shared_input else None
+            direction = Direction(
+                source,
+                params,
+                bias_names(sizes, layer, side),
+                hidden_bias_apart=hidden_bias_apart,
+                cell=new_cell(),
+                projection=build_projection(source, sizes, layer, side, of_parameters),
+                io_quant=io_quant,
+                reverse=side == 1,
+                where=source._named(),
+            )
+            sides.append(direction)
+        layers.append(sides)
+    return io_quant, layers
 
 
 class ActivationQuantizers:

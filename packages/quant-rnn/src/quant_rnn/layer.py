@@ -17,7 +17,7 @@ from quant_nn.describe import describe
 from quant_nn.layer import QuantLayer, value_of
 from quant_rnn.direction import Direction
 from quant_rnn.float_path import flat_weights, is_off, run_in_float
-from quant_rnn.parameters import Sizes, register, reset
+from quant_rnn.parameters import Sizes, check_options, register, reset
 from quant_rnn.quantizing import MaybeQuantized, concatenate, quantized, stack
 from quant_rnn.states import check_features, check_input, check_state, zeros
 
@@ -54,36 +54,13 @@ class QuantRecurrent(QuantLayer):
         dtype: torch.dtype | None,
     ) -> None:
         """Check the options of torch.nn, and make the parameters."""
-        for name, number in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-            _check_whole(type(self).__name__, name, number)
-        if not 0 <= dropout <= 1:
-            raise ConfigurationError(
-                f"dropout={dropout!r} is no probability",
-                where=type(self).__name__,
-                why="it is the share of outputs that are set to zero between layers, from 0 to 1",
-                fix="Use a number such as 0.2.",
-            )
-        if dropout > 0 and num_layers == 1:
-            raise ConfigurationError(
-                f"dropout={dropout!r} has no effect",
-                where=type(self).__name__,
-                why="it acts between layers, and num_layers is 1",
-                fix="Leave dropout out, or set num_layers to 2 or more.",
-            )
-        if not 0 <= proj_size < hidden_size:
-            raise ConfigurationError(
-                f"proj_size={proj_size!r} is out of range",
-                where=type(self).__name__,
-                why=f"the output is projected to fewer features than hidden_size={hidden_size}, or not (0)",
-                fix=f"Use a number from 0 to {hidden_size - 1}.",
-            )
-        if shared_input_hidden_weights and not bidirectional:
-            raise ConfigurationError(
-                "shared_input_hidden_weights=True has no effect",
-                where=type(self).__name__,
-                why="two directions share the weights of their input, and bidirectional is False",
-                fix="Set bidirectional=True, or leave shared_input_hidden_weights out.",
-            )
+        check_options(
+            type(self).__name__,
+            {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers},
+            dropout=dropout,
+            proj_size=proj_size,
+            shares_without_need=shared_input_hidden_weights and not bidirectional,
+        )
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)
         self.bidirectional, self.proj_size = bidirectional, proj_size
@@ -121,6 +98,29 @@ class QuantRecurrent(QuantLayer):
             projection = sizes.outputs * sizes.hidden if sizes.outputs != sizes.hidden else 0
             each += sizes.directions * (sizes.gates * sizes.hidden * (features + sizes.outputs) + projection)
         return each * (value.numel() // sizes.inputs)
+
+    def forward(self, input: Tensor | QuantTensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
+        """``(output, h_n)``: the hidden states of the last layer at all steps, and those of all layers after the last step.
+
+        Args:
+            input: the sequence; a quantized one is quantized again by ``io_quant``.
+            hx: the hidden state before the first step, ``(L·D, B, H)``; zeros by default.
+
+        Raises:
+            InputError: when input or state does not fit, or a bias cannot be quantized.
+        """
+        out, (hidden,) = self._compute(input, None if hx is None else (hx,))
+        return self._given_back(out), self._joined(hidden)
+
+    def _check_returned(self, return_quant_tensor: bool, io_quant: Any) -> None:
+        """Without a quantizer of outputs there is nothing to return as a quantized tensor."""
+        if return_quant_tensor and io_quant is None:
+            raise ConfigurationError(
+                "return_quant_tensor=True has nothing to return",
+                where=type(self).__name__,
+                why="the output is quantized by io_quant, which is None",
+                fix="Pass a quantizer as io_quant, or set return_quant_tensor=False.",
+            )
 
     @property
     def directions(self) -> list[Direction]:
@@ -268,13 +268,3 @@ class QuantRecurrent(QuantLayer):
         }
         shown = [f"{name}={now}" for name, (now, default) in options.items() if now != default]
         return ", ".join([str(self.input_size), str(self.hidden_size), *shown])
-
-
-def _check_whole(layer: str, name: str, number: Any) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ConfigurationError(
-            f"{name}={number!r} is no size",
-            where=layer,
-            why="it is a whole number, at least 1",
-            fix=f"Set {name} to a positive integer.",
-        )

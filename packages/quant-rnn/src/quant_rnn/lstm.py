@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from quant_core.errors import ConfigurationError, InputError
 from quant_core.proxies import QuantProxy
 from quant_core.quant import Int8ActPerTensorFloat, Int8WeightPerTensorFloat, Int32Bias, Uint8ActPerTensorFloat
 from quant_core.tensor import QuantTensor
-from quant_nn.options import split_options
-from quant_nn.quantizers import Quantizer, build_proxy
-from quant_rnn.building import (
-    ActivationQuantizers,
-    ParameterQuantizers,
-    bias_names,
-    build_gates,
-    build_projection,
-)
-from quant_rnn.direction import Direction
+from quant_nn.quantizers import Quantizer
+from quant_rnn.building import ActivationQuantizers, build_layers
 from quant_rnn.gates import COUPLED_LSTM, LSTM
 from quant_rnn.layer import QuantRecurrent
 from quant_rnn.lstm_cell import LSTMCell
@@ -137,7 +129,6 @@ class QuantLSTM(QuantRecurrent):
         self.coupled_input_forget_gates = coupled_input_forget_gates
         self.cat_output_cell_states = cat_output_cell_states
         self.return_quant_tensor = return_quant_tensor
-        bias_quant = bias_quant if bias else None
         quantizers = {
             "weight_": weight_quant,
             "bias_": bias_quant,
@@ -147,36 +138,26 @@ class QuantLSTM(QuantRecurrent):
             "tanh_": tanh_quant,
             "cell_state_": cell_state_quant,
         }
-        absent = {} if bias else {"bias_": "this layer has no bias"}
-        found = split_options(type(self), options, quantizers, absent)
-        inside = ActivationQuantizers(self, quantizers, found)
-        of_parameters = ParameterQuantizers(
-            weight=weight_quant, bias=bias_quant, options=found, one_for_all_gates=shared_intra_layer_weight_quant
+
+        def cells_of(inside: ActivationQuantizers) -> Callable[[], LSTMCell]:
+            common = inside.new("cell_state_") if shared_cell_state_quant else None
+
+            def cell() -> LSTMCell:
+                made = _cell(inside, coupled_input_forget_gates, shared_intra_layer_gate_acc_quant)
+                made.cell_state_quant = common if shared_cell_state_quant else inside.new("cell_state_")
+                return made
+
+            return cell
+
+        self.io_quant, self.layers = build_layers(
+            self,
+            gates,
+            self.sizes,
+            quantizers,
+            options,
+            cells_of,
+            one_for_all_gates=shared_intra_layer_weight_quant,
         )
-        self.io_quant = build_proxy(self, io_quant, "io_", found["io_"], kind="activation")
-        of_cells = inside.new("cell_state_") if shared_cell_state_quant else None
-        self.layers = nn.ModuleList()
-        for layer in range(num_layers):
-            first = None
-            self.layers.append(nn.ModuleList())
-            for side in range(self.sizes.directions):
-                params = build_gates(self, gates, self.sizes, layer, side, of_parameters, first)
-                first = params if shared_input_hidden_weights else None
-                cell = _cell(inside, coupled_input_forget_gates, shared_intra_layer_gate_acc_quant)
-                cell.cell_state_quant = of_cells if shared_cell_state_quant else inside.new("cell_state_")
-                self.layers[layer].append(  # type: ignore[operator]
-                    Direction(
-                        self,
-                        params,
-                        bias_names(self.sizes, layer, side),
-                        hidden_bias_apart=False,
-                        cell=cell,
-                        projection=build_projection(self, self.sizes, layer, side, of_parameters),
-                        io_quant=self.io_quant,
-                        reverse=side == 1,
-                        where=self._named(),
-                    )
-                )
 
     def forward(
         self, input: Tensor | QuantTensor | PackedSequence, hx: Sequence[Any] | None = None

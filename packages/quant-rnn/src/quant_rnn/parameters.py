@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+
+from quant_core.errors import ConfigurationError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,3 +82,60 @@ def reset(module: nn.Module, sizes: Sizes) -> None:
         for direction in range(sizes.directions):
             for name, _ in sizes.shapes(layer, direction):
                 nn.init.uniform_(module.get_parameter(name), -bound, bound)
+
+
+def check_options(
+    layer: str, sizes: Mapping[str, Any], *, dropout: float, proj_size: int, shares_without_need: bool
+) -> None:
+    """The options of a recurrent layer are possible, and none of them is without effect.
+
+    Args:
+        layer: its type, for errors.
+        sizes: by name, each a whole number of at least 1.
+        dropout: a probability.
+        proj_size: features of a projected output, less than the hidden ones; 0 for none.
+        shares_without_need: whether input weights are to be shared and there is one direction.
+
+    Raises:
+        ConfigurationError: when they are not.
+    """
+    for name, number in sizes.items():
+        _check_whole(layer, name, number)
+    if not 0 <= dropout <= 1:
+        raise ConfigurationError(
+            f"dropout={dropout!r} is no probability",
+            where=layer,
+            why="it is the share of outputs that are set to zero between layers, from 0 to 1",
+            fix="Use a number such as 0.2.",
+        )
+    if dropout > 0 and sizes["num_layers"] == 1:
+        raise ConfigurationError(
+            f"dropout={dropout!r} has no effect",
+            where=layer,
+            why="it acts between layers, and num_layers is 1",
+            fix="Leave dropout out, or set num_layers to 2 or more.",
+        )
+    if not 0 <= proj_size < sizes["hidden_size"]:
+        raise ConfigurationError(
+            f"proj_size={proj_size!r} is out of range",
+            where=layer,
+            why=f"the output is projected to fewer features than hidden_size={sizes['hidden_size']}, or not (0)",
+            fix=f"Use a number from 0 to {sizes['hidden_size'] - 1}.",
+        )
+    if shares_without_need:
+        raise ConfigurationError(
+            "shared_input_hidden_weights=True has no effect",
+            where=layer,
+            why="two directions share the weights of their input, and bidirectional is False",
+            fix="Set bidirectional=True, or leave shared_input_hidden_weights out.",
+        )
+
+
+def _check_whole(layer: str, name: str, number: Any) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ConfigurationError(
+            f"{name}={number!r} is no size",
+            where=layer,
+            why="it is a whole number, at least 1",
+            fix=f"Set {name} to a positive integer.",
+        )

@@ -5,16 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from quant_core.errors import ConfigurationError, did_you_mean
 from quant_core.quant import Int8ActPerTensorFloat, Int8WeightPerTensorFloat, Int32Bias
-from quant_core.tensor import QuantTensor
-from quant_nn.options import split_options
-from quant_nn.quantizers import Quantizer, build_proxy
-from quant_rnn.building import ActivationQuantizers, ParameterQuantizers, bias_names, build_gates
-from quant_rnn.direction import Direction
+from quant_nn.quantizers import Quantizer
+from quant_rnn.building import ActivationQuantizers, build_layers
 from quant_rnn.gates import RNN
 from quant_rnn.layer import QuantRecurrent
 from quant_rnn.rnn_cell import FUNCTIONS, Nonlinearity, RNNCell
@@ -90,13 +85,7 @@ class QuantRNN(QuantRecurrent):
                 why="the function of a plain recurrent layer is tanh or relu",
                 fix=did_you_mean(str(nonlinearity), FUNCTIONS),
             )
-        if return_quant_tensor and io_quant is None:
-            raise ConfigurationError(
-                "return_quant_tensor=True has nothing to return",
-                where=type(self).__name__,
-                why="the output is quantized by io_quant, which is None",
-                fix="Pass a quantizer as io_quant, or set return_quant_tensor=False.",
-            )
+        self._check_returned(return_quant_tensor, io_quant)
         self._init_sizes(
             gates=len(RNN),
             input_size=input_size,
@@ -113,47 +102,18 @@ class QuantRNN(QuantRecurrent):
         )
         self.kind = self.nonlinearity = nonlinearity
         self.return_quant_tensor = return_quant_tensor
-        bias_quant = bias_quant if bias else None
         quantizers = {"weight_": weight_quant, "bias_": bias_quant, "io_": io_quant, "gate_acc_": gate_acc_quant}
-        absent = {} if bias else {"bias_": "this layer has no bias"}
-        found = split_options(type(self), options, quantizers, absent)
-        inside = ActivationQuantizers(self, quantizers, found)
-        of_parameters = ParameterQuantizers(weight=weight_quant, bias=bias_quant, options=found)
-        self.io_quant = build_proxy(self, io_quant, "io_", found["io_"], kind="activation")
-        self.layers = nn.ModuleList()
-        for layer in range(num_layers):
-            first = None
-            self.layers.append(nn.ModuleList())
-            for side in range(self.sizes.directions):
-                gates = build_gates(self, RNN, self.sizes, layer, side, of_parameters, first)
-                first = gates if shared_input_hidden_weights else None
-                cell = RNNCell(nonlinearity)
-                cell.gate_acc_quant = inside.new("gate_acc_")
-                self.layers[layer].append(  # type: ignore[operator]
-                    Direction(
-                        self,
-                        gates,
-                        bias_names(self.sizes, layer, side),
-                        hidden_bias_apart=False,
-                        cell=cell,
-                        projection=None,
-                        io_quant=self.io_quant,
-                        reverse=side == 1,
-                        where=self._named(),
-                    )
-                )
+        self.io_quant, self.layers = build_layers(
+            self,
+            RNN,
+            self.sizes,
+            quantizers,
+            options,
+            lambda inside: lambda: _cell(inside, nonlinearity),
+        )
 
-    def forward(
-        self, input: Tensor | QuantTensor | PackedSequence, hx: Tensor | QuantTensor | None = None
-    ) -> tuple[Any, Any]:
-        """``(output, h_n)``: the hidden states of the last layer at all steps, and those of all layers after the last step.
 
-        Args:
-            input: the sequence; a quantized one is quantized again by ``io_quant``.
-            hx: the hidden state before the first step, ``(L·D, B, H)``; zeros by default.
-
-        Raises:
-            InputError: when input or state does not fit, or a bias cannot be quantized.
-        """
-        out, (hidden,) = self._compute(input, None if hx is None else (hx,))
-        return self._given_back(out), self._joined(hidden)
+def _cell(inside: ActivationQuantizers, nonlinearity: Nonlinearity) -> RNNCell:
+    cell = RNNCell(nonlinearity)
+    cell.gate_acc_quant = inside.new("gate_acc_")
+    return cell
