@@ -184,6 +184,13 @@ def test_what_moves_values_is_done_on_integers(name: str) -> None:
     assert_equal(found, IMAGE)
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_edges_that_are_repeated(mode: str) -> None:
+    found = lowered("torchq", Middle(lambda x: F.pad(x, (1, 1, 1, 1), mode=mode)), IMAGE)
+    assert ("aten.dequantize" in calls(found)) == (mode != "reflect")
+    assert_equal(found, IMAGE)
+
+
 def test_an_average_on_the_grid_of_its_operand_is_one_of_integers_and_another_one_of_floats() -> None:
     same = lowered("torchq", Middle(lambda x: F.avg_pool2d(x, 2)), IMAGE)
     assert calls(same) == ["aten.avg_pool2d"]

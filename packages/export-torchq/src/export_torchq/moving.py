@@ -9,9 +9,11 @@ from torch import fx
 
 from export_torchq.levels import unsigned_levels
 from export_torchq.lowering import Lowering
+from quant_core.export.arguments import arguments
 from quant_core.export.grid import keeps_grid, same_grid
 
 _aten = torch.ops.aten
+_IMAGE: Final = 4
 
 MOVED: Final = frozenset(
     {
@@ -53,10 +55,18 @@ def lower_move(lowering: Lowering, node: fx.Node) -> bool:
     quantizer = lowering.on.get(used)
     if quantizer is None or not keeps_grid(node, [quantizer]):
         return False
-    if node.target is _aten.max_pool3d.default and lowering.engine == "qnnpack":
-        return False  # which has no such operator
+    if not _has_integers(lowering, node):
+        return False
     lowering.keep(node, lowering.copy(node, of=lowering.either_of), quantizer)
     return True
+
+
+def _has_integers(lowering: Lowering, node: fx.Node) -> bool:
+    """Whether torch has this form of an operation for quantized tensors: not every way to pad, nor every engine every pool."""
+    if node.target is _aten.pad.default:
+        mode = arguments(node)["mode"]
+        return mode == "constant" or (mode == "reflect" and len(node.meta["val"].shape) <= _IMAGE)
+    return not (node.target is _aten.max_pool3d.default and lowering.engine == "qnnpack")
 
 
 def lower_concatenation(lowering: Lowering, node: fx.Node) -> bool:

@@ -94,7 +94,7 @@ def _refusal(failure: RuntimeError, engine: str, given: list[Tensor]) -> Artifac
     return ArtifactError(
         f"torch's engine {engine!r} cannot run the file on inputs of shape {shapes}",
         where="torch.jit.load",
-        why=lines[-1].strip() if lines else "no message",
+        why=next((line.strip() for line in lines if "Error: " in line), lines[-1].strip() if lines else "no message"),
         fix="Give inputs of the shapes that the model was captured with, or choose another engine; the operator's own report "
         "is the cause of this error.",
     )
