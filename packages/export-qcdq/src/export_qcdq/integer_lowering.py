@@ -15,6 +15,7 @@ from export_qcdq.lowering import Lowering, kind_of, operand
 from quant_core.export import Program, Quantizer, grids, is_quantizer, landings
 from quant_core.export.arguments import arguments
 from quant_core.export.grid import keeps_grid, same_grid
+from quant_core.export.loops import holds_loops
 from quant_core.export.products import product
 
 _aten = torch.ops.aten
@@ -44,10 +45,18 @@ class IntegerLowering(Lowering):
         self.held: dict[fx.Node, Held] = {}
         self.grids = grids(program)
         self.landings = landings(program)
+        self.loops = holds_loops(program.graph)
+
+    def lower_weight(self, node: fx.Node) -> None:
+        """A weight is written when it is first asked for: as an operand of integers, or as floats."""
+        if self.loops:
+            super().lower_weight(node)
 
     def lower(self, node: fx.Node) -> None:
-        """Put integers in the place of a node where its operands are integers, floats elsewhere."""
-        if is_quantizer(node):
+        """Put integers in the place of a node where its operands are integers, floats elsewhere and in models with loops."""
+        if self.loops:
+            super().lower(node)
+        elif is_quantizer(node):
             self._quantize(node, self.quantizers[node.name])
         elif not self._multiply(node) and not self._move(node):
             self.copy(node)

@@ -54,7 +54,9 @@ class Lowering:
     def exported(self) -> ExportedProgram:
         """The new program."""
         for node in self.program.graph.nodes:
-            if node.op == "call_function" and node.name not in self.weights:
+            if node.name in self.weights:
+                self.lower_weight(node)
+            elif node.op == "call_function":
                 self.lower(node)
         for node in self.program.graph.output_node().all_input_nodes:
             self.value(node)
@@ -68,6 +70,10 @@ class Lowering:
             self.builder.new[node] = self.dequantized(node, quantizer, integers)
         else:
             self.copy(node)
+
+    def lower_weight(self, node: fx.Node) -> None:
+        """Put something in the place of a weight or a bias: where it stands, and not inside of a loop that reads it."""
+        self.value(node)
 
     def copy(self, node: fx.Node) -> None:
         """Take over a node that computes in floats."""
