@@ -88,6 +88,16 @@ def test_a_packed_sequence_is_each_one_alone(kind: str, bidirectional: bool) -> 
             torch.testing.assert_close(mine[:, index], theirs, rtol=0, atol=1e-6)
 
 
+def test_a_packed_sequence_has_no_order_of_axes() -> None:
+    layer = settled("LSTM")
+    packed = pack_sequence([torch.randn(n, 3) for n in (4, 2)])
+    wanted, states = layer(packed)
+    layer.batch_first = True
+    out, same = layer(packed)
+    assert torch.equal(out.data, wanted.data)
+    assert_equal(same, states)
+
+
 @every_layer
 def test_a_packed_sequence_trains(kind: str) -> None:
     layer = LAYERS[kind](num_layers=2, bidirectional=True)
