@@ -44,7 +44,7 @@ def convolutional(
         weight_bits: of the weights, 1 or more.
         bits: of the activations, 1 or more.
         width: channels of the first pair; the next ones have two and four times as many, the hidden layers eight times.
-        size: channels, height and width of the images, which leave one pixel after the last pair: 30 to 33.
+        size: channels, height and width of the images, which leave one pixel after the last pair: 32 to 35.
     """
     layers: list[nn.Module] = [qnn.QuantIdentity(bit_width=8)]
     inputs = size[0]

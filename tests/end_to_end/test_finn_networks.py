@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,82 +22,13 @@ from torch import Tensor, nn
 
 import quant_nn as qnn
 from quant_core.export import capture, check, export
-from quant_core.quant import Int8Bias, SignedBinaryActPerTensorConst, SignedBinaryWeightPerTensorConst
 
 TESTED = 50
 TRAINED = 1000
 
 
-class LowPrecisionLeNet(nn.Module):
-    """LeNet-5 with weights of 3 bits, activations of 4 and biases of 8."""
-
-    size = (3, 32, 32)
-
-    def __init__(self) -> None:
-        super().__init__()
-        options: dict[str, Any] = {"weight_bit_width": 3, "bias_quant": Int8Bias, "return_quant_tensor": True}
-        self.quant_inp = qnn.QuantIdentity(bit_width=4, return_quant_tensor=True)
-        self.conv1 = qnn.QuantConv2d(3, 6, 5, **options)
-        self.relu1 = qnn.QuantReLU(bit_width=4, return_quant_tensor=True)
-        self.conv2 = qnn.QuantConv2d(6, 16, 5, **options)
-        self.relu2 = qnn.QuantReLU(bit_width=4, return_quant_tensor=True)
-        self.fc1 = qnn.QuantLinear(16 * 5 * 5, 120, **options)
-        self.relu3 = qnn.QuantReLU(bit_width=4, return_quant_tensor=True)
-        self.fc2 = qnn.QuantLinear(120, 84, **options)
-        self.relu4 = qnn.QuantReLU(bit_width=4, return_quant_tensor=True)
-        self.fc3 = qnn.QuantLinear(84, 10, bias=False, weight_bit_width=3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(self.relu1(self.conv1(self.quant_inp(x))), 2)
-        x = F.max_pool2d(self.relu2(self.conv2(x)), 2)
-        x = x.reshape(x.shape[0], -1)
-        return self.fc3(self.relu4(self.fc2(self.relu3(self.fc1(x)))))
-
-
-def weights(bits: int) -> dict[str, Any]:
-    """Options of layers with weights of 1 or 2 bits."""
-    if bits == 1:
-        return {"weight_quant": SignedBinaryWeightPerTensorConst, "bias": False}
-    return {"weight_bit_width": bits, "bias": False}
-
-
-def activation(bits: int) -> nn.Module:
-    """An activation of 1 or 2 bits."""
-    if bits == 1:
-        return qnn.QuantIdentity(SignedBinaryActPerTensorConst, scaling_init=1.0)
-    return qnn.QuantReLU(bit_width=bits)
-
-
-class FullyConnected(nn.Sequential):
-    """Three hidden layers, each with batch norm: TFC, SFC and LFC by their width."""
-
-    size = (1, 8, 8)
-
-    def __init__(self, width: int, weight_bits: int, bits: int) -> None:
-        layers: list[nn.Module] = [nn.Flatten(), qnn.QuantIdentity(bit_width=4)]
-        for inputs in (64, width, width):
-            layers += [qnn.QuantLinear(inputs, width, **weights(weight_bits)), nn.BatchNorm1d(width), activation(bits)]
-        super().__init__(*layers, qnn.QuantLinear(width, 10, **weights(weight_bits)), nn.BatchNorm1d(10))
-
-
-class Convolutional(nn.Sequential):
-    """CNV in small: pairs of convolutions without padding, each with batch norm, and a classifier."""
-
-    size = (1, 16, 16)
-
-    def __init__(self, weight_bits: int, bits: int) -> None:
-        layers: list[nn.Module] = [qnn.QuantIdentity(bit_width=8)]
-        for inputs, outputs, pooled in ((1, 16, False), (16, 16, True), (16, 32, False), (32, 32, True)):
-            layers += [qnn.QuantConv2d(inputs, outputs, 3, **weights(weight_bits)), nn.BatchNorm2d(outputs)]
-            layers += [activation(bits), *([nn.MaxPool2d(2)] if pooled else [])]
-        layers += [nn.Flatten(), qnn.QuantLinear(32, 64, **weights(weight_bits)), nn.BatchNorm1d(64), activation(bits)]
-        super().__init__(*layers, qnn.QuantLinear(64, 10, **weights(weight_bits)), nn.BatchNorm1d(10))
-
-
 class MobileNet(nn.Sequential):
     """MobileNetV1 in small: depthwise and pointwise convolutions at 4 bits, scales per channel."""
-
-    size = (1, 16, 16)
 
     def __init__(self) -> None:
         def block(inputs: int, outputs: int, kernel: int, **options: Any) -> list[nn.Module]:
@@ -130,8 +64,6 @@ class Block(nn.Module):
 class ResNet8(nn.Sequential):
     """ResNet-8 in small, at 4 bits."""
 
-    size = (1, 16, 16)
-
     def __init__(self) -> None:
         stem = [qnn.QuantIdentity(bit_width=8), qnn.QuantConv2d(1, 8, 3, padding=1, bias=False, weight_bit_width=4)]
         blocks = [Block(8, 8, 1), Block(8, 16, 2), Block(16, 32, 2)]
@@ -139,17 +71,52 @@ class ResNet8(nn.Sequential):
         super().__init__(*stem, nn.BatchNorm2d(8), qnn.QuantReLU(bit_width=4), *blocks, *head)
 
 
-NETS: dict[str, tuple[Callable[[], nn.Module], int, float]] = {
-    "LowPrecisionLeNet": (LowPrecisionLeNet, 3, 0.8),
-    "TFC-w1a1": (lambda: FullyConnected(64, 1, 1), 8, 0.8),
-    "TFC-w2a2": (lambda: FullyConnected(64, 2, 2), 8, 0.8),
-    "SFC-w1a2": (lambda: FullyConnected(256, 1, 2), 4, 0.8),
-    "LFC-w1a1": (lambda: FullyConnected(1024, 1, 1), 2, 0.8),
-    "CNV-w1a1": (lambda: Convolutional(1, 1), 5, 0.7),
-    "CNV-w2a2": (lambda: Convolutional(2, 2), 4, 0.7),
-    "MobileNetV1-w4a4": (MobileNet, 5, 0.7),
-    "ResNet-8-w4a4": (ResNet8, 3, 0.7),
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A network, and how it is trained.
+
+    Attributes:
+        build: gives it.
+        size: channels, height and width of the images.
+        epochs: how often it sees the images.
+        least: how many it must classify, at least, for a comparison to mean something.
+    """
+
+    build: Callable[[], nn.Module]
+    size: tuple[int, int, int]
+    epochs: int
+    least: float = 0.7
+
+
+def from_zoo(name: str) -> nn.Module:
+    """A network of the zoo in small: of the width of FINN's where it is fully connected, an eighth of it where it is not."""
+    from zoo import NETWORKS
+
+    build = NETWORKS[name].build
+    if name.startswith("lenet"):
+        return build()
+    return build(size=CONVOLVED, width=8) if name.startswith("cnv") else build(size=FLAT)
+
+
+FLAT, SMALL, CONVOLVED = (1, 8, 8), (1, 16, 16), (1, 32, 32)
+EPOCHS = {
+    **{"tfc-w1a1": 8, "tfc-w1a2": 8, "tfc-w2a2": 8, "sfc-w1a1": 4, "sfc-w1a2": 4, "sfc-w2a2": 4},
+    **{"lfc-w1a1": 2, "lfc-w1a2": 1, "lfc-w2a2": 1, "cnv-w1a1": 4, "cnv-w1a2": 4, "cnv-w2a2": 3},
 }
+CASES = {
+    "lenet-w3a4": Case(build=partial(from_zoo, "lenet-w3a4"), size=(3, 32, 32), epochs=3),
+    **{
+        name: Case(build=partial(from_zoo, name), size=CONVOLVED if "cnv" in name else FLAT, epochs=epochs)
+        for name, epochs in EPOCHS.items()
+    },
+    "mobilenet-v1-w4a4": Case(build=MobileNet, size=SMALL, epochs=5),
+    "resnet-8-w4a4": Case(build=ResNet8, size=SMALL, epochs=3),
+}
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
 
 
 def digits(size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
@@ -160,11 +127,13 @@ def digits(size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
     return F.interpolate(images, (height, width)).expand(-1, channels, -1, -1), torch.tensor(found.target)
 
 
-def trained(net: nn.Module, epochs: int) -> nn.Module:
-    """A network after a few epochs."""
-    images, labels = digits(net.size)  # type: ignore[arg-type]
+def trained(case: Case, epochs: int | None = None) -> nn.Module:
+    """The network of a case after its epochs, or after fewer."""
+    torch.manual_seed(0)
+    net = case.build()
+    images, labels = digits(case.size)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    for _ in range(epochs):
+    for _ in range(case.epochs if epochs is None else epochs):
         for batch in torch.randperm(TRAINED).split(64):
             optimizer.zero_grad()
             F.cross_entropy(net(images[batch]), labels[batch]).backward()
@@ -172,15 +141,14 @@ def trained(net: nn.Module, epochs: int) -> nn.Module:
     return net.eval()
 
 
-@pytest.mark.parametrize(("build", "epochs", "least"), NETS.values(), ids=NETS.keys())
-def test_both_targets_classify_as_the_model_does(build: Callable[[], nn.Module], epochs: int, least: float) -> None:
-    torch.manual_seed(0)
-    net = trained(build(), epochs)
-    images, labels = (both[-TESTED:] for both in digits(net.size))  # type: ignore[arg-type]
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_both_targets_classify_as_the_model_does(case: Case) -> None:
+    net = trained(case)
+    images, labels = (both[-TESTED:] for both in digits(case.size))
     with torch.no_grad():
         expected = net(images)
     accuracy = float((expected.argmax(1) == labels).float().mean())
-    assert accuracy >= least
+    assert accuracy >= case.least
     for target in ("qonnx", "finn"):
         done = export(net, (images,), target=target)
         assert done.verification.equal
@@ -196,9 +164,8 @@ def test_both_targets_classify_as_the_model_does(build: Callable[[], nn.Module],
 
 
 def test_a_file_survives_cleanup_in_front_of_finn() -> None:
-    torch.manual_seed(0)
-    net = trained(FullyConnected(64, 2, 2), 1)
-    images, _ = (both[-4:] for both in digits(net.size))  # type: ignore[arg-type]
+    net = trained(CASES["tfc-w2a2"], epochs=1)
+    images, _ = (both[-4:] for both in digits(FLAT))
     for target in ("qonnx", "finn"):
         artifact = export(net, (images,), target=target).artifact
         wrapped = ModelWrapper(onnx.load_from_string(artifact.content()))
@@ -209,6 +176,6 @@ def test_a_file_survives_cleanup_in_front_of_finn() -> None:
 
 
 def test_a_network_is_checked_before_it_is_trained() -> None:
-    net = FullyConnected(64, 2, 2).eval()
-    images, _ = digits(net.size)  # type: ignore[arg-type]
+    net = from_zoo("tfc-w2a2").eval()
+    images, _ = digits(FLAT)
     assert check(capture(net, (images[:1],)), "finn").ok
