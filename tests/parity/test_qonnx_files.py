@@ -120,7 +120,7 @@ def pooled(library: Any, presets: Any, name: str) -> nn.Module:
 
 
 def minifloats(library: Any, presets: Any) -> nn.Module:
-    presets = q if presets is q else bocp  # what Brevitas has outside of this standard, it cannot export
+    presets = q if presets is q else bocp  # of its other families, Brevitas exports none
     entry = library.QuantIdentity(presets.Fp8e4m3OCPActPerTensorFloat, collect_stats_steps=1)
     weights = {"weight_quant": presets.Fp8e4m3OCPWeightPerTensorFloat, "bias": False}
     return Chain(entry, library.QuantConv2d(2, 5, 3, **weights))
@@ -264,3 +264,12 @@ def test_what_stands_between_the_quantizers_is_the_same_operators(name: str) -> 
     assert {domain.domain: domain.version for domain in found.ours.model.opset_import}[DOMAIN] == {
         domain.domain: domain.version for domain in found.theirs.model.opset_import
     }[DOMAIN]
+
+
+def test_constants_are_named_after_the_modules_in_our_file() -> None:
+    found = pair("convolution")
+    owners = {name.partition(".")[0] for name in found.ours.constants}
+    assert owners == {"0", "1", "2"}
+    assert {"1.weight", "1.bias"} <= found.ours.constants.keys()
+    assert "1.weight" not in found.theirs.constants
+    assert [value.name for value in found.ours.model.graph.input] == ["x"]
