@@ -99,7 +99,7 @@ def test_a_scale_and_a_zero_point_along_different_axes_are_refused() -> None:
     channels = {"scaling_per_output_channel": True, "per_channel_broadcastable_shape": (3,)}
     net = qnn.QuantIdentity(scaling_impl=ConstScaling, scaling_init=torch.ones(3), **grid, **channels).eval()
     assert message(UnsupportedError, lambda: lower(capture(net, (torch.zeros(2, 3),)), "qcdq")) == (
-        "target 'qcdq' cannot lower quant::int with a scale and a zero-point per channel of different axes\n"
+        "standard ONNX cannot hold quant::int with a scale and a zero-point per channel of different axes\n"
         "  at act_quant (quant_nn.QuantIdentity)\n"
         "  both vary along one axis at most, the same for both, got shapes (3,) and (2, 1)\n"
         "  Give both the same shape, or one of them the shape ()."

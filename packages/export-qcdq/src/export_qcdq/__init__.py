@@ -1,4 +1,4 @@
-"""Export to standard ONNX with QuantizeLinear, Clip and DequantizeLinear: the target ``qcdq``."""
+"""Export to standard ONNX: the targets ``qcdq``, with QuantizeLinear and DequantizeLinear, and ``qop``, with operators on integers."""
 
 from importlib.metadata import version as _version
 

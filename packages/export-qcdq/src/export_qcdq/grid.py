@@ -44,7 +44,7 @@ def grid(quantizer: Quantizer) -> Grid:
         return blocks(quantizer)
     if len(varying) > 1:
         raise UnsupportedError(
-            "target 'qcdq' cannot lower quant::int with a scale and a zero-point per channel of different axes",
+            "standard ONNX cannot hold quant::int with a scale and a zero-point per channel of different axes",
             where=str(quantizer.where),
             why=f"both vary along one axis at most, the same for both, got shapes {tuple(quantizer.scale.shape)} and "
             f"{tuple(quantizer.zero_point.shape)}",
