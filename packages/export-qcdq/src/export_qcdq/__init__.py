@@ -1,4 +1,4 @@
-"""Export to standard ONNX: the targets ``qcdq``, with QuantizeLinear and DequantizeLinear, and ``qop``, with operators on integers."""
+"""Export to standard ONNX: targets ``qcdq``, with QuantizeLinear and DequantizeLinear, and ``qop``, with operators on integers."""
 
 from importlib.metadata import version as _version
 
