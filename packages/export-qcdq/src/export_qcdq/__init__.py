@@ -1,4 +1,4 @@
-"""Export to standard ONNX: targets ``qcdq``, with QuantizeLinear and DequantizeLinear, and ``qop``, with operators on integers."""
+"""Export to standard ONNX: targets ``qcdq``, with QuantizeLinear and DequantizeLinear, and ``qop``, with integer operators."""
 
 from importlib.metadata import version as _version
 
