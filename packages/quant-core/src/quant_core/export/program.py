@@ -16,6 +16,8 @@ from quant_core.export.builder import constant_inputs, constant_value
 from quant_core.export.loops import LoopInterpreter, holds_loops
 from quant_core.export.provenance import ModuleMap, Provenance
 from quant_core.export.signature import CallSignature, signature_of
+from quant_core.ops import FloatFormat
+from quant_core.ops.minifloat import spacing
 
 Role = Literal["weight", "bias", "activation"]
 GranularityName = Literal["per_tensor", "per_channel", "per_group"]
@@ -169,8 +171,9 @@ class Program:
             return self.signature.nest(list(LoopInterpreter(self.exported.graph_module).run(*inputs)))
 
     def _quantizer(self, node: fx.Node) -> Quantizer:
-        constant = node.target is _CONSTANT_OP
-        op = _folded_op(node) if constant else _ACTIVATION_OPS[node.target]
+        values = self.constant(node.args[0]) if node.target is _FLOAT_OP else None
+        constant = node.target is _CONSTANT_OP or values is not None
+        op = _folded_op(node) if node.target is _CONSTANT_OP else _ACTIVATION_OPS[node.target]
         attributes = node.kwargs
         scale, zero_point, bit_width = self._grid(node, op)
         return Quantizer(
