@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
 from training import Step, medians
 
 SIZES = {"short": (32, 32, 64, 4), "long": (4, 256, 128, 8)}

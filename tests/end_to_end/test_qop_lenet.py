@@ -89,7 +89,9 @@ def test_each_combination_runs_in_integers_and_equals_the_model(options: dict[st
     assert kinds.count("MatMulInteger") == 1
     assert "Conv" not in kinds
     assert kinds.count("Gemm") + kinds.count("MatMul") == 2  # the layers in floats
-    assert kinds.count("QuantizeLinear") == (1 if options["bias_quant"] else 3) + 1  # fc1 has a bias, and is rounded after it
+    assert (
+        kinds.count("QuantizeLinear") == (1 if options["bias_quant"] else 3) + 1
+    )  # fc1 has a bias, and is rounded after it
     levels = onnxruntime.GraphOptimizationLevel
     plain, optimized = (
         session(artifact.content(), level).run(None, {"x": x.numpy()})[0]

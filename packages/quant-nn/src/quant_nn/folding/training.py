@@ -151,7 +151,9 @@ def finish_folding(model: nn.Module) -> list[str]:
                 layer._forward_hooks_always_called.pop(key, None)
         parametrize.remove_parametrizations(layer, "bias", leave_parametrized=True)  # which reads that of the weight
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-        layer._parameters["bias"] = layer._parameters.pop("bias").requires_grad_(layer.weight.requires_grad)  # behind it
+        layer._parameters["bias"] = layer._parameters.pop("bias").requires_grad_(
+            layer.weight.requires_grad
+        )  # behind it
     return [paths[id(layer)] for layer in layers]
 
 
