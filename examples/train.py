@@ -75,6 +75,10 @@ def main(
         split = digits(area) if data == "digits" else image_folder(Path(data), area)
         net = build(network, split.classes, area).to(here.device)
         output.mkdir(parents=True, exist_ok=True)
+        if resume and not (output / "checkpoint.pt").exists():
+            raise click.UsageError(
+                f"{output} holds no checkpoint.pt to go on from: leave --resume out, or name another --output"
+            )
         saved = checkpoint.load(output / "checkpoint.pt") if resume else None
         if saved is not None:
             net.load_state_dict(saved["model"])
@@ -109,8 +113,11 @@ def build(network: str, classes: int, size: tuple[int, int, int]) -> nn.Module:
     if size == NETWORKS[network].size:
         return make(classes=classes)
     if "size" not in inspect.signature(make).parameters:
-        raise SystemExit(f"{network} takes images of {NETWORKS[network].size}, not of {size}: leave --size out")
-    return make(classes=classes, size=size)
+        raise click.UsageError(f"{network} takes images of {NETWORKS[network].size}, not of {size}: leave --size out")
+    try:
+        return make(classes=classes, size=size)
+    except ValueError as error:
+        raise click.UsageError(f"{network} cannot be built for --size {size[1]}: {error}") from None
 
 
 def report(console: Console, network: str, results: list[tuple[int, float, float]]) -> None:

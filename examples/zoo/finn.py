@@ -46,6 +46,8 @@ def convolutional(
         width: channels of the first pair; the next ones have two and four times as many, the hidden layers eight times.
         size: channels, height and width of the images, which leave one pixel after the last pair: 32 to 35.
     """
+    if not all(32 <= side <= 35 for side in size[1:]):
+        raise ValueError(f"images of {size[1]}×{size[2]} do not leave one pixel: height and width are 32 to 35")
     layers: list[nn.Module] = [qnn.QuantIdentity(bit_width=8)]
     inputs = size[0]
     for outputs, pools in (

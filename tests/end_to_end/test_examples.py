@@ -191,6 +191,28 @@ def test_images_come_from_folders(tmp_path: Path) -> None:
     assert train(tmp_path / "run", *options)["accuracy"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nosuch"], "Invalid value for 'NETWORK': 'nosuch' is not one of 'lenet-w3'"),
+        (
+            ["tfc-w2a2", "--resume"],
+            "holds no checkpoint.pt to go on from: leave --resume out, or name another --output",
+        ),
+        (["lenet-w3", "--size", "16"], "lenet-w3 takes images of (3, 32, 32), not of (3, 16, 16): leave --size out"),
+        (["cnv-w1a1", "--size", "16"], "images of 16×16 do not leave one pixel: height and width are 32 to 35"),
+    ],
+    ids=["network", "resume", "size", "impossible size"],
+)
+def test_what_cannot_be_trained_is_a_usage_error(tmp_path: Path, arguments: list[str], message: str) -> None:
+    import train as script
+
+    done = CliRunner().invoke(script.main, [*arguments, "--output", str(tmp_path)])
+    assert done.exit_code == 2
+    assert message in done.output
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_without_images_says_what_is_missing(tmp_path: Path) -> None:
     from training.data import image_folder
 
