@@ -42,9 +42,15 @@ class QonnxArtifact(OnnxArtifact):
         """Run it in qonnx's executor on flat inputs.
 
         Raises:
-            ArtifactError: when qonnx is not installed, or refuses the inputs.
+            ArtifactError: when qonnx is not installed, or refuses the inputs; also for a file with ``QuantLSTMCell``.
         """
         model, execute = self._executor
+        if any(node.op_type == "QuantLSTMCell" for node in model.graph.node):
+            raise ArtifactError(
+                f"the {self.target} artifact cannot be run or verified",
+                why="it holds QuantLSTMCell, which the format describes and no runtime executes",
+                fix="Export it with verify=False (--no-verify); the file without recurrent='cell' can be run.",
+            )
         feed = {}
         for value in model.graph.input:
             given = inputs[self.signature.inputs.index(value.name)].detach().cpu().numpy()

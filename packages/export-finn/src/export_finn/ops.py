@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from export_finn.lstm import SLOTS
 from quant_core.export.onnx import Translation, custom_op, mark
 
 DOMAIN: Final = "qonnx.custom_op.general"
@@ -20,9 +21,9 @@ VERSION: Final = 2
 _library = torch.library.Library("qonnx", "DEF")
 
 
-def _define(schema: str, fake: Callable[..., Tensor]) -> Any:
+def _define(schema: str, fake: Callable[..., Any], results: str = "Tensor") -> Any:
     name = schema.partition("(")[0]
-    _library.define(f"{schema} -> Tensor", tags=torch.Tag.pt2_compliant_tag)
+    _library.define(f"{schema} -> {results}", tags=torch.Tag.pt2_compliant_tag)
     torch.library.register_fake(f"qonnx::{name}", fake, lib=_library)
     return getattr(torch.ops.qonnx, name).default
 
@@ -34,6 +35,11 @@ def _like_x(x: Tensor, *_: Tensor, **__: Any) -> Tensor:
 def _pooled(x: Tensor, *, kernel: int, stride: int, **_: Any) -> Tensor:
     height, width = ((size - kernel) // stride + 1 for size in x.shape[-2:])
     return x.new_empty((*x.shape[:-2], height, width))
+
+
+def _states(operands: list[Tensor], **_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    x, hidden, cell = operands[:3]
+    return x.new_empty((x.shape[0], *hidden.shape)), torch.empty_like(hidden), torch.empty_like(cell)
 
 
 QUANT: Final = _define(
@@ -58,6 +64,20 @@ MULTI_THRESHOLD: Final = _define(
 AVERAGE_POOL: Final = _define(
     "average_pool(Tensor x, *, int kernel, int stride, int input_bits, int output_bits, bool signed, str name)", _pooled
 )
+LSTM_CELL: Final = _define(
+    "lstm_cell(Tensor[] operands, *, bool reverse, bool coupled, int[] narrow, int[] signed, str rounding)",
+    _states,
+    "(Tensor, Tensor, Tensor)",
+)
+"""``narrow``, ``signed`` and ``rounding``, which is joined by commas, are in the order of :data:`export_finn.lstm.SLOTS`."""
+
+_LSTM_OPERANDS: Final = (
+    *("x", "h0", "c0"),
+    *(f"{kind}{gate}" for kind in ("W_i", "W_h", "b_") for gate in "ifco"),
+    *(f"{slot}_{part}" for slot in SLOTS for part in ("scale", "zero_point", "bit_width")),
+)
+_NARROW: Final = {slot: f"{slot}_narrow{'_range' if slot == 'output_sigmoid' else ''}" for slot in SLOTS}
+"""The attribute that tells it, one of which is spelt unlike the others wherever the operator is written."""
 
 
 def translations() -> dict[Any, Translation]:
@@ -76,6 +96,18 @@ def translations() -> dict[Any, Translation]:
     levels = op("MultiThreshold", "X", "thresholds", out_scale=float, out_bias=float, out_dtype=str, data_layout=str)
     sizes = {"kernel": int, "stride": int, "ibits": int, "obits": int, "signed": int}
     pool = op("QuantAvgPool2d", "X", **sizes, data_layout=str)
+
+    flags_of_cell = {_NARROW[slot]: int for slot in SLOTS} | {f"{slot}_signed": int for slot in SLOTS}
+    kinds_of_cell: dict[str, type] = {"batch_first": int, "reverse_input": int, "cifg": int, **flags_of_cell}
+    kinds_of_cell |= {f"{slot}_rounding_mode": str for slot in SLOTS}
+    cell = custom_op(
+        "QuantLSTMCell",
+        domain=DOMAIN,
+        version=VERSION,
+        inputs=_LSTM_OPERANDS,
+        outputs=("outputs", "hidden", "cell"),
+        attributes=kinds_of_cell,
+    )
 
     def to_quant(
         x: Any, scale: Any, zero: Any, bits: Any, signed: bool, narrow: bool, rounding_mode: str, name: str
@@ -128,7 +160,14 @@ def translations() -> dict[Any, Translation]:
         bits = {"ibits": input_bits, "obits": output_bits, "signed": int(signed)}
         return mark(pool(x, kernel=kernel, stride=stride, **bits, data_layout="NCHW"), name)
 
+    def to_cell(operands: Any, reverse: bool, coupled: bool, narrow: Any, signed: Any, rounding: str) -> Any:
+        told: dict[str, Any] = {"batch_first": 0, "reverse_input": int(reverse), "cifg": int(coupled)}
+        for slot, is_narrow, is_signed, mode in zip(SLOTS, narrow, signed, rounding.split(","), strict=True):
+            told |= {_NARROW[slot]: is_narrow, f"{slot}_signed": is_signed, f"{slot}_rounding_mode": mode}
+        return cell(*operands, **told)
+
     return {
+        LSTM_CELL: to_cell,
         QUANT: to_quant,
         FLOAT: to_float,
         BIPOLAR: to_bipolar,

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 
 from export_finn.artifact import QonnxArtifact
 from export_finn.flattening import restore_flatten
+from export_finn.lstm_node import LSTMNodes, check_form
 from export_finn.minifloats import format_flags, format_parts
 from export_finn.operands import ROUNDING_MODES, dequantized, input_grid, scale_and_zero_point
 from export_finn.ops import BIPOLAR, FLOAT, QUANT, TRUNC, translations
@@ -24,20 +25,23 @@ from quant_core.export.onnx import check_opset, check_precision, to_onnx
 from quant_core.export.products import Product, product
 
 
-def lower(program: Program, opset_version: int = 18) -> QonnxArtifact:
+def lower(program: Program, opset_version: int = 18, recurrent: str = "unrolled") -> QonnxArtifact:
     """Lower a program to QONNX.
 
     Args:
         program: a captured model that the target takes.
         opset_version: the version of the standard ONNX operators, 18 to 21.
+        recurrent: ``"unrolled"`` writes recurrent layers in standard operators and ``Quant``, step after step; ``"cell"`` writes
+            each layer and direction of an LSTM as one ``QuantLSTMCell``, which nothing executes.
 
     Raises:
-        ConfigurationError: for another version.
+        ConfigurationError: for another version or another word.
         UnsupportedError: when an operation of the model has no ONNX operator, or a quantizer does not compute in float32.
     """
     check_opset(opset_version)
+    check_form(recurrent)
     check_precision(program, "qonnx")
-    exported = _Rewriting(program).exported()
+    exported = _Rewriting(program, cells=recurrent == "cell").exported()
     converted = to_onnx(
         program,
         exported,
@@ -54,16 +58,21 @@ def lower(program: Program, opset_version: int = 18) -> QonnxArtifact:
 class _Rewriting:
     """A program in the making in which each quantizer is an op of QONNX."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, *, cells: bool) -> None:
         self.program = program
         self.builder = ProgramBuilder(program.exported)
+        self.lstms = LSTMNodes(program, self.builder) if cells else None
         self.names = constant_inputs(program.exported)
         self.quantizers = {quantizer.name: quantizer for quantizer in program.quantizers}
         self.weights = frozenset(name for name, quantizer in self.quantizers.items() if quantizer.role != "activation")
 
     def exported(self) -> ExportedProgram:
         for node in self.program.graph.nodes:
-            if node.op == "call_function" and node.name not in self.weights:
+            if node.op != "call_function" or node.name in self.weights:
+                continue
+            if self.lstms is not None and self.lstms.takes(node):
+                self.lstms.write(node, self._value)
+            else:
                 self._rewrite(node)
         for node in self.program.graph.output_node().all_input_nodes:
             self._value(node)

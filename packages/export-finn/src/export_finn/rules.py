@@ -8,6 +8,7 @@ from typing import Any, Final
 import torch
 from torch import fx
 
+from export_finn.lstm_node import check_form, refusals
 from quant_core.export import Note, Program, Quantizer, Refusal, check, grids, is_quantizer
 from quant_core.export.fixed_shapes import VARYING, varying_shapes
 from quant_core.export.products import product, products
@@ -29,8 +30,11 @@ _LINEAR: Final = (
 """Operations that leave sums of quantized values quantized, though on another grid."""
 
 
-def of_qonnx(program: Program) -> Iterable[Refusal | Note]:
+def of_qonnx(program: Program, recurrent: str = "unrolled") -> Iterable[Refusal | Note]:
     """What QONNX cannot hold; what FINN would refuse of the rest, as notes."""
+    check_form(recurrent)
+    if recurrent == "cell":
+        yield from refusals(program)
     yield from varying_shapes(program, "qonnx", "QONNX")
     for quantizer in program.quantizers:
         if quantizer.role == "activation" and quantizer.rounding_mode == "HALF_UP" and quantizer.signed:

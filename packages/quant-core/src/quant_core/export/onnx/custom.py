@@ -9,7 +9,13 @@ _TENSOR = "tensor(float)"
 
 
 def custom_op(
-    name: str, *, domain: str, version: int, inputs: Sequence[str], attributes: Mapping[str, type] | None = None
+    name: str,
+    *,
+    domain: str,
+    version: int,
+    inputs: Sequence[str],
+    outputs: Sequence[str] = ("y",),
+    attributes: Mapping[str, type] | None = None,
 ) -> Callable[..., Any]:
     """An operator of another domain, to be called in a translation as those of ``onnxscript`` are.
 
@@ -17,7 +23,8 @@ def custom_op(
         name: its type, such as ``"Quant"``.
         domain: its domain, such as ``"qonnx.custom_op.general"``.
         version: the version of the domain that the file imports.
-        inputs: the names of its float tensors, in order; it gives one float tensor.
+        inputs: the names of its float tensors, in order.
+        outputs: the names of the float tensors that it gives.
         attributes: the name and Python type (``int``, ``float`` or ``str``) of each attribute; all must be given in a call.
     """
     import onnx
@@ -30,7 +37,7 @@ def custom_op(
         domain,
         version,
         inputs=[schema.FormalParameter(word, _TENSOR) for word in inputs],
-        outputs=[schema.FormalParameter("y", _TENSOR)],
+        outputs=[schema.FormalParameter(word, _TENSOR) for word in outputs],
         attributes=[schema.Attribute(word, kinds[kind]) for word, kind in (attributes or {}).items()],
     )
     op: Callable[..., Any] = onnxscript.values.Op(onnxscript.values.Opset(domain, version), name, described)
