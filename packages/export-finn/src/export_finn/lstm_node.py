@@ -9,11 +9,13 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, fx
 
-from export_finn.lstm import SLOTS, Pass, Unlike, passes
+from export_finn.lstm import Pass, passes
+from export_finn.lstm_step import SLOTS, Unlike
 from export_finn.operands import ROUNDING_MODES, dequantized, scale_and_zero_point
 from export_finn.ops import LSTM_CELL, QUANT
 from quant_core.errors import ConfigurationError, did_you_mean
 from quant_core.export import Program, ProgramBuilder, Quantizer, Refusal, grids
+from quant_core.ops.loop import LOOP_INPUT
 
 _FORMS: Final = ("unrolled", "cell")
 _LETTERS: Final = {"input": "i", "forget": "f", "cell": "c", "output": "o"}
@@ -53,7 +55,7 @@ def refusals(program: Program) -> Iterator[Refusal]:
                 constraint="QuantLSTMCell is an LSTM with all of its quantizers: integers, one scale for each activation",
                 fix=_FIX,
             )
-    if not found and not program.graph.find_nodes(op="call_function", target=torch.ops.quant.loop_input.default):
+    if not found and not program.graph.find_nodes(op="call_function", target=LOOP_INPUT):
         yield Refusal(
             where=f"the model ({program.modules.types['']})",
             op="recurrent='cell'",

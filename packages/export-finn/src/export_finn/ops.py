@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from export_finn.lstm import SLOTS
+from export_finn.lstm_step import SLOTS
 from quant_core.export.onnx import Translation, custom_op, mark
 
 DOMAIN: Final = "qonnx.custom_op.general"
@@ -69,7 +69,7 @@ LSTM_CELL: Final = _define(
     _states,
     "(Tensor, Tensor, Tensor)",
 )
-"""``narrow``, ``signed`` and ``rounding``, which is joined by commas, are in the order of :data:`export_finn.lstm.SLOTS`."""
+"""``narrow``, ``signed`` and ``rounding``, which is joined by commas, are in the order of :data:`export_finn.lstm_step.SLOTS`."""
 
 _LSTM_OPERANDS: Final = (
     *("x", "h0", "c0"),
