@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 import quant_core.quant as q
 import quant_nn as qnn
+import quant_rnn as qrnn
 from quant_core.export import capture, lower
 
 DOMAIN = "qonnx.custom_op.general"
@@ -175,14 +176,14 @@ def written(build: Callable[[Any, Any], nn.Module]) -> Pair:
     return Pair(ours=File(model=ours), theirs=File(model=written_there(other, x)), x=x)
 
 
-def written_there(net: nn.Module, x: Tensor) -> onnx.ModelProto:
+def written_there(net: nn.Module, x: Tensor, **options: Any) -> onnx.ModelProto:
     """Brevitas's file; what its exporter and torch say meanwhile is none of ours."""
     said = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         warnings.simplefilter("ignore")
         from brevitas.export import export_qonnx
 
-        return export_qonnx(net, args=(x,))
+        return export_qonnx(net, args=(x,), **options)
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -273,3 +274,25 @@ def test_constants_are_named_after_the_modules_in_our_file() -> None:
     assert {"1.weight", "1.bias"} <= found.ours.constants.keys()
     assert "1.weight" not in found.theirs.constants
     assert [value.name for value in found.ours.model.graph.input] == ["x"]
+
+
+@pytest.mark.parametrize("options", [{"bidirectional": True}, {"coupled_input_forget_gates": True}, {"bias": False}])
+def test_lstm_cells_have_the_same_operands_and_attributes(options: dict[str, Any]) -> None:
+    x = torch.randn(2, 2, 3, generator=torch.Generator().manual_seed(0))
+    files = []
+    for library in (bnn, qrnn):
+        net = library.QuantLSTM(3, 4, **options)
+        net(x)
+        files.append(net.eval())
+    theirs = File(model=written_there(files[0], x, dynamo=False))
+    ours = File(model=onnx.load_from_string(lower(capture(files[1], (x,)), "qonnx", recurrent="cell").content()))
+    pairs = [[node for node in file.quantizers if node.op_type == "QuantLSTMCell"] for file in (theirs, ours)]
+    assert len(pairs[0]) == len(pairs[1]) > 0
+    for one, other in zip(*pairs, strict=True):
+        assert len(one.input) == len(other.input) == 48
+        assert File.attributes(one) == File.attributes(other)
+        made = [{node.output[0]: node for node in file.quantizers} for file in (theirs, ours)]
+        for name, named in zip(one.input[3:15], other.input[3:15], strict=True):
+            assert (name in made[0]) == (named in made[1])
+            if name in made[0]:
+                assert File.attributes(made[0][name]) == File.attributes(made[1][named])
