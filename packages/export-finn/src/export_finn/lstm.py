@@ -93,7 +93,7 @@ def _pass(product: fx.Node) -> Pass:
     if moment is not product.args[0]:
         raise Unlike(product, OTHER)
     if linear.target is not _aten.linear.default:
-        raise Unlike(product, "sequences of several lengths")
+        raise Unlike(product, OTHER)
     steps = [read_step(product)]
     while (following := _following(steps[-1], unbind)) is not None:
         steps.append(read_step(following))
