@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +15,7 @@ import quant_nn as qnn
 from quant_core.errors import ConfigurationError, InputError, StateError
 from quant_core.quant import Int16Bias
 from quant_nn.calibration import passing, quantizers
-from quant_nn.correction import correct_bias
+from quant_nn.correction import BiasError, correct_bias
 
 
 def net(**options: Any) -> nn.Sequential:
@@ -88,6 +90,36 @@ def test_only_biases_change_and_modes_stay() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_a_second_call_finds_nothing_to_do() -> None:
+    model = calibrated()
+    first = correct_bias(model, batches())
+    others = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    for again in [correct_bias(corrected, batches()) for corrected in (model, *others)]:
+        for path, shift in again.shifts.items():
+            assert shift.abs().max() < 1e-6 < 1e-3 < first.shifts[path].abs().max()
+
+
+def test_a_second_call_on_other_data_ends_where_a_first_one_would() -> None:
+    once, twice = calibrated(), calibrated()
+    others = [batch.flip(0).square() for batch in batches()]
+    correct_bias(twice, batches())
+    correct_bias(once, others)
+    correct_bias(twice, others)
+    for path in ("1.bias", "4.bias"):
+        assert torch.allclose(once.get_parameter(path), twice.get_parameter(path), atol=1e-6)
+
+
+def test_biases_that_were_trained_since_count_as_full_precision() -> None:
+    model, fresh = calibrated(), calibrated()
+    correct_bias(model, batches())
+    for layer in (model[1], model[4]):
+        layer.bias.data.add_(0.125)
+    fresh.load_state_dict(model.state_dict())
+    expected = correct_bias(fresh, batches())
+    found = correct_bias(model, batches())
+    assert all(torch.equal(shift, found.shifts[path]) for path, shift in expected.shifts.items())
+
+
 def test_when_it_fails_nothing_has_changed() -> None:
     model = calibrated()
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
@@ -139,6 +171,34 @@ def test_bad_input_is_refused() -> None:
     assert str(wrong.value) == (
         "there is no bias to correct\n"
         "  at QuantLinear\n"
-        "  no layer of quant_nn in it has both a weight and a bias\n"
+        "  no layer in it has both a quantized weight and a bias\n"
         "  Build the layers with bias=True."
     )
+
+
+class Fixed(nn.Module):
+    """Multiplies by 3 where 3.5 is meant, and tells so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * x + self.offset
+
+    def bias_errors(self) -> list[BiasError]:
+        return [BiasError(name="offset", bias=self.offset, module=self, of_call=self._of_call)]
+
+    def _of_call(self, args: tuple[Any, ...], out: Tensor) -> tuple[Tensor, int]:
+        return -0.5 * args[0].flatten(0, -2).sum(0), args[0].numel()
+
+
+def test_layers_that_tell_their_errors_take_part() -> None:
+    model = nn.Sequential(qnn.QuantLinear(4, 1, weight_bit_width=3), Fixed()).eval()
+    x = torch.rand(32, 4)
+    with torch.no_grad():
+        exact = 3.5 * nn.functional.linear(x, model[0].weight, model[0].bias)
+    report = correct_bias(model, [x])
+    assert list(report.shifts) == ["0", "1.offset"]
+    assert torch.allclose(model(x).mean(0), exact.mean(0), atol=1e-6)
+    assert correct_bias(model, [x]).shifts["1.offset"].abs() < 1e-6

@@ -147,6 +147,12 @@ class Direction(nn.Module):
         """The two biases, ``(G·H,)`` each; none without biases."""
         return [getattr(self._source[0], name) for name in self.biases]
 
+    def float_matrices(self) -> tuple[Tensor, Tensor]:
+        """The weights from the input and from the hidden state before they are quantized, ``(G·H, features)`` each."""
+        first = self.gate(self.gates[0])
+        source = self._source[0]
+        return getattr(source, first.input_weight.name), getattr(source, first.hidden_weight.name)
+
     def _biases(self) -> list[list[Tensor]]:
         """The biases of each gate: added up where the layer does not need them apart."""
         if not self.biases:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from quant_rnn.float_path import flat_weights, is_off, run_in_float
 from quant_rnn.parameters import Sizes, check_options, register, reset
 from quant_rnn.quantizing import MaybeQuantized, concatenate, quantized, stack
 from quant_rnn.states import check_features, check_input, check_state, zeros
+
+if TYPE_CHECKING:
+    from quant_nn.correction import BiasError
 
 States = tuple[MaybeQuantized, ...]
 
@@ -98,6 +101,12 @@ class QuantRecurrent(QuantLayer):
             projection = sizes.outputs * sizes.hidden if sizes.outputs != sizes.hidden else 0
             each += sizes.directions * (sizes.gates * sizes.hidden * (features + sizes.outputs) + projection)
         return each * (value.numel() // sizes.inputs)
+
+    def bias_errors(self) -> list[BiasError]:
+        """What rounding weights adds to the sums of the gates, for :func:`quant_nn.correction.correct_bias`."""
+        from quant_rnn.bias_errors import bias_errors  # loads calibration, which layers do without
+
+        return [error for direction in self.directions for error in bias_errors(self, direction)]
 
     def forward(self, input: Tensor | QuantTensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
         """``(output, h_n)``: the hidden states of the last layer at all steps, and those of all layers after the last step.
@@ -207,11 +216,13 @@ class QuantRecurrent(QuantLayer):
         return x, last
 
     def _runs_in_float(self, steps: int | torch.SymInt) -> bool:
-        """Whether torch has an operator for it: nothing but weights is quantized.
+        """Whether torch has an operator for it: nothing but weights is quantized, and nobody looks at a direction.
 
         A captured operator knows its number of steps, and no runtime has one that projects.
         """
         if torch.compiler.is_exporting() and (self.proj_size or not isinstance(steps, int)):
+            return False
+        if any(direction._forward_hooks for direction in self.directions):
             return False
         inside = [child for direction in self.directions for child in direction.cell.children()]
         biases = [direction.gate(gate).bias_quant for direction in self.directions for gate in direction.gates]

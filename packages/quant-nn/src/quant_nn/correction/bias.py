@@ -6,8 +6,8 @@ data (appendix D).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from quant_core.errors import ConfigurationError
 from quant_core.export.eval_mode import in_eval_mode
-from quant_nn.calibration.batches import Forward, eager, no_data, progressing, run
+from quant_nn.calibration.batches import Forward, eager, run
 from quant_nn.calibration.observing import passing, quantizers
 from quant_nn.calibration.report import table_text
+from quant_nn.correction.biases import Bias, biases_of, by_module, holding, means, restored_when_it_fails
 from quant_nn.correction.data import check_calibrated, repeatable
-from quant_nn.layer import value_of
-from quant_nn.weight_layer import QuantWeightLayer
+from quant_nn.correction.uncorrected import remember, uncorrected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class BiasCorrection:
     """What was corrected; prints as a table.
 
     Attributes:
-        shifts: by the path of the layer, what was added to its bias, ``(O,)``.
+        shifts: by the path of the layer, what was added to its bias, ``(O,)``; of a layer with several biases, by their paths.
         left: layers without a bias that could be changed.
     """
 
@@ -45,34 +45,24 @@ class BiasCorrection:
         return f"{head}\n{table_text(('layer', 'mean shift', 'largest shift'), rows)}{left}"
 
 
-class _Means:
-    """The mean of each output channel of a layer."""
-
-    def __init__(self) -> None:
-        self.sum: Tensor = torch.zeros(())
-        self.count = 0
-
-    def add(self, layer: QuantWeightLayer, out: Tensor) -> None:
-        shape = layer._channel_shape(out)
-        axis = next((axis for axis in range(-len(shape), 0) if shape[axis] != 1), None)
-        rows = out.reshape(1, -1) if axis is None else out.movedim(axis, 0).flatten(1)  # (O, n)
-        self.sum = self.sum.to(out.device) + rows.detach().to(torch.float64).sum(1)
-        self.count += rows.shape[1]
-
-    @property
-    def mean(self) -> Tensor:
-        return self.sum / self.count
-
-
 def correct_bias(
     model: nn.Module, data: Iterable[Any], *, progress: bool | None = None, forward: Forward = run
 ) -> BiasCorrection:
     """Add ``E[y] − E[Q(y)]`` to the bias of each layer, in the order in which they run.
 
     ``E`` are means over the data for each output channel, ``y`` the output of the layer where nothing in the model is quantized
-    and ``Q(y)`` where everything is, with the layers before it corrected already. The data is gone through once more than there
-    are layers. Do it once: the mean in full precision is that with the biases as they are. Layers of quant_nn with a weight and a
-    bias are corrected; biases of recurrent layers stay as they are.
+    and ``Q(y)`` where everything is, with the layers before it corrected already.
+
+    Recurrent layers, and others that are :class:`~quant_nn.correction.TellsBiasErrors`, tell what rounding their weights adds
+    to the sums that a bias is a term of. ``−(Q(W) − W)·E[z]`` is added there, with ``z`` that the weights are multiplied with
+    in the quantized model: for a gate, input and hidden state at all steps. That the hidden state has an error of its own is
+    left as it is, because what is done against it in a bias comes back through that state at every step.
+
+    The data is gone through once, and once more for each layer, or direction of a recurrent layer.
+
+    A second call corrects towards the same means in full precision, so that it finds next to nothing to do: how the biases
+    were before is remembered until they change, also in copies of the model, but not in a ``state_dict``. Corrected biases
+    that were loaded are taken for those of full precision; do not correct them again.
 
     Args:
         model: a calibrated model; its biases are changed in place, all of them or, when something fails, none.
@@ -97,67 +87,33 @@ def correct_bias(
     model = eager(model)
     check_calibrated(model, "bias correction")
     batches = repeatable(data, model)
-    named = {path: layer for path, layer in model.named_modules() if isinstance(layer, QuantWeightLayer)}
-    layers = {path: layer for path, layer in named.items() if isinstance(layer.bias, nn.Parameter)}
-    if not layers:
+    found = biases_of(model)
+    biases = [bias for of_layer in found.values() for bias in of_layer]
+    if not biases:
         raise ConfigurationError(
             "there is no bias to correct",
             where=type(model).__name__,
-            why="no layer of quant_nn in it has both a weight and a bias",
+            why="no layer in it has both a quantized weight and a bias",
             fix="Build the layers with bias=True.",
         )
+    before = {bias: uncorrected(bias.layer, bias.name, bias.parameter) for bias in biases}
+    shifts: dict[Bias, Tensor] = {}
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(in_eval_mode(model))
-        stack.enter_context(_restored_when_it_fails(list(layers.values())))
-        with passing(quantizers(model).values()):
-            exact = _means(model, layers, batches, forward, progress, "means in full precision")
-        shifts = {}
-        for path in exact:  # in the order in which they have run
-            found = _means(model, {path: layers[path]}, batches, forward, progress, f"correcting {path}")
-            bias = _bias(layers[path])
-            shift = (exact[path].mean - found[path].mean).to(bias)
-            bias.add_(shift)
-            shifts[path] = shift
-    return BiasCorrection(shifts=shifts, left=tuple(path for path in named if path not in layers))
-
-
-def _means(
-    model: nn.Module,
-    layers: dict[str, QuantWeightLayer],
-    data: Iterable[Any],
-    forward: Forward,
-    progress: bool | None,
-    what: str,
-) -> dict[str, _Means]:
-    found: dict[str, _Means] = {}
-    with ExitStack() as stack:
-        for path, layer in layers.items():
-            handle = layer.register_forward_hook(
-                lambda module, args, out, path=path: found.setdefault(path, _Means()).add(module, value_of(out))
-            )
-            stack.callback(handle.remove)
-        count = 0
-        for batch in progressing(data, what, progress):
-            forward(model, batch)
-            count += 1
-    if not count:
-        raise no_data(type(model).__name__)
-    return found
-
-
-@contextmanager
-def _restored_when_it_fails(layers: list[QuantWeightLayer]) -> Iterator[None]:
-    before = [_bias(layer).clone() for layer in layers]
-    try:
-        yield
-    except BaseException:
-        for layer, bias in zip(layers, before, strict=True):
-            _bias(layer).copy_(bias)
-        raise
-
-
-def _bias(layer: QuantWeightLayer) -> Tensor:
-    bias = layer.bias
-    assert isinstance(bias, nn.Parameter)
-    return bias
+        stack.enter_context(restored_when_it_fails(biases))
+        with passing(quantizers(model).values()), holding(biases, list(before.values())):
+            exact = means(model, biases, batches, forward, progress, "means in full precision")
+        for together in by_module(exact):  # in the order in which they have run
+            rounded = means(model, together, batches, forward, progress, f"correcting {together[0].path}")
+            for bias, mean in rounded.items():
+                now = bias.parameter
+                shift = before[bias] - now - mean if bias.is_error else exact[bias] - mean
+                shifts[bias] = shift.to(now)
+                now.add_(shifts[bias])
+    for bias in shifts:
+        remember(bias.layer, bias.name, before[bias], bias.parameter)
+    return BiasCorrection(
+        shifts={bias.path: shift for bias, shift in shifts.items()},
+        left=tuple(path for path, of_layer in found.items() if not of_layer),
+    )
