@@ -15,7 +15,7 @@ from quant_core.errors import ConfigurationError
 from quant_core.native import NativeBuildError
 from quant_core.native.acceptance import is_acceptable
 from quant_core.native.compiler import build
-from quant_core.native.library import Kernels
+from quant_core.native.library import SOURCES, Kernels
 from quant_core.ops import quantize_int
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="this machine has no C compiler")
@@ -25,11 +25,11 @@ Settings = Callable[..., None]
 @needs_compiler
 def test_compiled_once_and_kept_in_the_cache(settings: Settings, tmp_path: Path) -> None:
     settings()
-    first = build()
+    first = build(*SOURCES)
     assert first.parent == tmp_path / "cache" / "quant-core"
     assert stat.S_IMODE(first.parent.stat().st_mode) == 0o700
     built = first.stat().st_mtime_ns
-    assert build() == first
+    assert build(*SOURCES) == first
     assert first.stat().st_mtime_ns == built
     assert sorted(path.name for path in first.parent.iterdir()) == [first.name]
 
@@ -39,7 +39,7 @@ def test_every_set_of_flags_computes_correctly(settings: Settings, monkeypatch: 
     for flags in (("-march=native",), ()):
         monkeypatch.setattr("quant_core.native.compiler._FLAGS", (flags,))
         settings()
-        assert is_acceptable(Kernels(build()))
+        assert is_acceptable(Kernels(build(*SOURCES)))
 
 
 def test_without_a_compiler_torch_computes_and_the_log_says_why(
@@ -87,7 +87,7 @@ def test_a_folder_that_others_can_write_is_not_used(settings: Settings, tmp_path
     settings(TMPDIR=str(tmp_path))
     (tmp_path / "cache" / "quant-core").mkdir(parents=True)
     os.chmod(tmp_path / "cache" / "quant-core", 0o777)
-    assert tmp_path / "cache" not in build().parents
+    assert tmp_path / "cache" not in build(*SOURCES).parents
 
 
 def test_switched_off(settings: Settings) -> None:

@@ -5,6 +5,7 @@ The number of steps is in the ``state_dict``, and a compiled graph goes through 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from quant_core.components.ranks import joins_ranks
 from quant_core.components.step_counter import StepCounter, recomputing
 from quant_core.errors import ConfigurationError, InputError
+from quant_core.native import is_plain, kernels
 
 
 def collect(
@@ -50,28 +52,62 @@ def collect(
     """
     if recomputing():
         return statistic
-    compiling = torch.compiler.is_compiling()
-    found = statistic.detach()
-    good = torch.isfinite(found).all()
-    if not compiling and not found.is_meta and not bool(good):
-        raise _not_finite(found, where, collected)
-    # A compiled graph cannot leave this branch by itself, so that it looks at the count at each step.
-    finished = collected.finished() if compiling else None
-    out = statistic if finished is None else torch.where(finished, learned(), statistic)
     parameter = average if into is None else into
+    if torch.compiler.is_compiling():
+        out = _collect_in_graph(statistic, average, collected, momentum, learned, settle, into)
+    else:
+        out = statistic
+        found = statistic.detach()
+        _check_finite(found, where, collected)
+        with torch.no_grad():
+            _follow(average, found, collected.count, momentum)
+            if settle is not None and into is not None:
+                into.copy_(settle(average))
+        collected.advance()
     if joins_ranks() and parameter.requires_grad:
         out = out + 0 * parameter  # who averages gradients over processes waits for one of every parameter
+    return out
+
+
+def _collect_in_graph(
+    statistic: Tensor,
+    average: Tensor,
+    collected: StepCounter,
+    momentum: float | None,
+    learned: Callable[[], Tensor],
+    settle: Callable[[Tensor], Tensor] | None,
+    into: Tensor | None,
+) -> Tensor:
+    """The same where no value is known: a compiled graph cannot leave by itself, so that it looks at the count at each step."""
+    found = statistic.detach()
+    good, finished = torch.isfinite(found).all(), collected.finished()
+    out = torch.where(finished, learned(), statistic)
     with torch.no_grad():
         kept = average.detach().to(found.dtype)
-        followed = running_average(kept, found, collected.count, momentum)
-        if finished is not None:
-            followed = torch.where(good & ~finished, followed, kept)
+        followed = torch.where(good & ~finished, running_average(kept, found, collected.count, momentum), kept)
         average.copy_(followed)
         if settle is not None and into is not None:
-            settled = settle(followed)
-            into.copy_(settled if finished is None else torch.where(finished, into, settled))
-    collected.advance(good.to(torch.int64) if compiling else 1)
+            into.copy_(torch.where(finished, into, settle(followed)))
+    collected.advance(good.to(torch.int64))
     return out
+
+
+def _check_finite(statistic: Tensor, where: str | None, collected: StepCounter) -> None:
+    if statistic.is_meta:
+        return
+    if math.isfinite(statistic.item()) if statistic.numel() == 1 else bool(torch.isfinite(statistic).all()):
+        return
+    raise _not_finite(statistic, where, collected)
+
+
+def _follow(average: Tensor, statistic: Tensor, count: Tensor, momentum: float | None) -> None:
+    """Let an average follow in place."""
+    library = kernels()
+    dense = average.is_contiguous() and statistic.is_contiguous()
+    if library is not None and dense and is_plain(average) and is_plain(statistic):
+        library.follow(average, statistic, int(count.item()), momentum)
+    else:
+        average.copy_(running_average(average.detach().to(statistic.dtype), statistic, count, momentum))
 
 
 def running_average(average: Tensor, statistic: Tensor, count: Tensor, momentum: float | None) -> Tensor:

@@ -61,12 +61,14 @@ class StepCounter(nn.Module):
         """Count one step, or ``by`` of them; stays at the limit."""
         if recomputing():
             return
-        with torch.no_grad():
+        if torch.compiler.is_compiling() or self.count.is_meta:
             self.count.add_(by)
             if self.steps is not None:
                 self.count.clamp_(max=self.steps)
-        if not torch.compiler.is_compiling():
-            self.refresh()
+            return
+        count = int(self.count.item() + by)
+        self.count.fill_(count if self.steps is None else min(count, self.steps))
+        self._open = self.steps is None or count < self.steps
 
     def finish(self) -> None:
         """Go to the limit, where there is one.

@@ -17,7 +17,7 @@ from quant_core.errors import ConfigurationError
 from quant_core.native.acceptance import is_acceptable
 from quant_core.native.compiler import NativeBuildError, build
 from quant_core.native.grain import grain_of, has_values, is_plain
-from quant_core.native.library import Grain, Kernels
+from quant_core.native.library import SOURCES, Grain, Kernels
 
 __all__ = ["Grain", "Kernels", "NativeBuildError", "grain_of", "has_values", "is_plain", "kernels"]
 
@@ -43,7 +43,7 @@ def kernels() -> Kernels | None:
     if wanted == "0":
         return None
     try:
-        return _accepted(Kernels(build()))
+        return _accepted(Kernels(build(*SOURCES)))
     except (NativeBuildError, OSError) as error:
         if wanted == "1":
             raise

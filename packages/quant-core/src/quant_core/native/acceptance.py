@@ -10,6 +10,7 @@ from quant_core.native.library import Grain, Kernels
 _CHANNELS, _INNER = 3, 1237  # a last vector and a last block that are not full
 _GRAIN: Grain = (1, _CHANNELS, _INNER)
 _LOW, _HIGH = _BOUNDS = (-4.0, 3.0)
+_FOLLOWED = torch.tensor([0.65, 1.5])
 
 
 def is_acceptable(kernels: Kernels) -> bool:
@@ -20,7 +21,7 @@ def is_acceptable(kernels: Kernels) -> bool:
     scale = torch.tensor([[0.5], [0.7], [1.1]])
     zero_point = torch.tensor([[0.0], [1.0], [-2.0]])
     quantizes = _quantizes(kernels, x, g, scale, zero_point) and _quantizes_by_largest(kernels, x, g)
-    return quantizes and _finds_largest(kernels, x, g)
+    return quantizes and _finds_largest(kernels, x, g) and _collects(kernels, x)
 
 
 def _quantizes(kernels: Kernels, x: Tensor, g: Tensor, scale: Tensor, zero_point: Tensor) -> bool:
@@ -64,6 +65,20 @@ def _quantizes_by_largest(kernels: Kernels, x: Tensor, g: Tensor) -> bool:
     found = kernels.gradient_by_largest(g, g[:, :1].contiguous(), x, scale, most, _HIGH, _BOUNDS, "ROUND")
     passes = torch.equal(found[~ties], wanted[~ties])
     return passes and torch.equal(y, levels * scale) and torch.allclose(found, wanted, rtol=1e-3)
+
+
+def _collects(kernels: Kernels, x: Tensor) -> bool:
+    threshold, scale, average = torch.empty(()), torch.empty(()), torch.tensor([0.3, 2.0])
+    for rectify, ranked in ((False, x.abs()), (True, x.clamp(min=0))):
+        index, element = kernels.nth_largest(x, 7, threshold, scale, 0.0, _HIGH, rectify=rectify)
+        wanted = ranked.flatten().sort(descending=True).values[6]
+        found = x.flatten()[index]
+        if not (torch.equal(threshold, wanted) and found.item() == element and torch.equal(found.abs(), wanted)):
+            return False
+    grad = torch.zeros(3)
+    kernels.add_at_element(grad, 1, -1.0, torch.tensor([4.0]), torch.tensor(2.0), 3.0)
+    kernels.follow(average, torch.tensor([1.0, 1.0]), 1, 0.5)
+    return torch.equal(scale, threshold / _HIGH) and grad.tolist() == [0, -2, 0] and torch.allclose(average, _FOLLOWED)
 
 
 def _close(found: Tensor, terms: Tensor, g: Tensor) -> bool:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -34,25 +34,25 @@ class NativeBuildError(QuantError):
     """The native kernels cannot be compiled on this machine."""
 
 
-def build(package: str = "quant_core.native", name: str = "kernels") -> Path:
-    """The shared library of one C file, compiled if the cache does not hold it.
+def build(package: str, *names: str) -> Path:
+    """One shared library of some C files, compiled if the cache does not hold it.
 
     Args:
-        package: the package that holds the file.
-        name: the file, without ``.c``.
+        package: the package that holds the files.
+        names: the files, without ``.c``; the library has the name of the first.
 
     Raises:
         NativeBuildError: when there is no C compiler, or it fails.
     """
-    source = (files(package) / f"{name}.c").read_bytes()
+    sources = {f"{name}.c": (files(package) / f"{name}.c").read_bytes() for name in names}
     compiler = find_compiler()
-    name = f"{name}-{_fingerprint(source, compiler)}.so"
+    file = f"{names[0]}-{_fingerprint(sources, compiler)}.so"
     for folder in _folders():
-        library = folder / name
+        library = folder / file
         if library.exists():
             return library
         if _is_private(folder):
-            return _compile(source, compiler, library)
+            return _compile(sources, compiler, library)
     raise NativeBuildError(
         "there is no folder to keep the native kernels in",
         why="neither the cache of the user nor the temporary folder can be written",
@@ -79,9 +79,10 @@ def find_compiler() -> str:
     )
 
 
-def _fingerprint(source: bytes, compiler: str) -> str:
-    """What the library depends on: the source, the flags, the compiler, and the processor that it is tuned to."""
-    parts = [source, repr((_EXACT, _FLAGS)).encode(), os.path.realpath(compiler).encode(), _processor().encode()]
+def _fingerprint(sources: Mapping[str, bytes], compiler: str) -> str:
+    """What the library depends on: the sources, the flags, the compiler, and the processor that it is tuned to."""
+    settings = (repr((_EXACT, _FLAGS)), os.path.realpath(compiler), _processor())
+    parts = [*sources.values(), *(setting.encode() for setting in settings)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
@@ -112,13 +113,14 @@ def _is_private(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def _compile(source: bytes, compiler: str, library: Path) -> Path:
+def _compile(sources: Mapping[str, bytes], compiler: str, library: Path) -> Path:
     """Compile into a folder beside the library, and move the result into its place in one step."""
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        code, built = Path(folder) / "kernels.c", Path(folder) / library.name
-        code.write_bytes(source)
+        built, codes = Path(folder) / library.name, [str(Path(folder) / file) for file in sources]
+        for code, source in zip(codes, sources.values(), strict=True):
+            Path(code).write_bytes(source)
         for flags in _FLAGS:
-            command = [compiler, *_EXACT, *flags, "-shared", "-o", str(built), str(code), "-lm"]
+            command = [compiler, *_EXACT, *flags, "-shared", "-o", str(built), *codes, "-lm"]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
             except (OSError, subprocess.TimeoutExpired) as error:

@@ -4,35 +4,18 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from quant_core.native.signatures import functions_of
+
+SOURCES: Final = ("quant_core.native", "kernels", "statistics")
+"""The package and the C files that hold them."""
+
 _BLOCK = 4096  # as in kernels.c
 _MODES = {"ROUND": 0, "HALF_UP": 1, "FLOOR": 2, "CEIL": 3, "TO_ZERO": 4}
-
-_POINTER, _SIZE, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
-_GRAIN = [_SIZE, _SIZE, _SIZE]
-_RANGE = [_FLOAT, _FLOAT]
-_SIGNATURES: dict[str, list[type]] = {
-    "quantize": [*[_POINTER] * 3, *_GRAIN, _POINTER, _POINTER, *_RANGE, _INT, _INT, _INT],
-    "gradient": [*[_POINTER] * 3, *_GRAIN, _POINTER, *_RANGE, *[_POINTER] * 4, _INT],
-    "gradient_of_scale": [*[_POINTER] * 2, *_GRAIN, _POINTER, _POINTER, *_RANGE, _INT, *[_POINTER] * 2, _INT],
-    "largest": [_POINTER, _SIZE, _SIZE, _POINTER, _INT],
-    "gradient_of_largest": [_POINTER, _SIZE, _SIZE, *[_POINTER] * 3, _INT],
-    "by_largest": [_POINTER, _POINTER, _SIZE, _SIZE, _FLOAT, _FLOAT, *_RANGE, _INT, _POINTER, _POINTER, _INT],
-    "gradient_by_largest": [
-        *[_POINTER] * 3,
-        _SIZE,
-        _SIZE,
-        *[_POINTER] * 2,
-        _FLOAT,
-        *_RANGE,
-        _INT,
-        *[_POINTER] * 3,
-        _INT,
-    ],
-}
 
 Grain = tuple[int, int, int]
 """``(outer, channels, inner)``: how a tensor is seen whose channels have a scale each."""
@@ -50,12 +33,10 @@ class Kernels:
     """
 
     modes = frozenset(_MODES)
+    most_ranked = 128  # as in statistics.c
 
     def __init__(self, path: Path) -> None:
-        library = ctypes.CDLL(str(path))
-        for name, arguments in _SIGNATURES.items():
-            function = getattr(library, name)
-            function.argtypes, function.restype = arguments, None
+        for name, function in functions_of(path).items():
             setattr(self, f"_{name}", function)
 
     def quantize(
@@ -211,6 +192,56 @@ class Kernels:
             torch.get_num_threads(),
         )
         return out
+
+    def nth_largest(
+        self, x: Tensor, nth: int, threshold: Tensor, scale: Tensor, minimum: float, divisor: float, *, rectify: bool
+    ) -> tuple[int, float]:
+        """Fill ``threshold`` with the larger of the ``nth`` largest ``|x|`` and ``minimum``, ``scale`` with a part of it.
+
+        Args:
+            nth: from 1 to ``most_ranked``, and not more than there are elements.
+            rectify: rank ``max(x, 0)``.
+
+        Returns:
+            Where the element stands in memory, and its value; of equal ones the first is the largest.
+        """
+        element = ctypes.c_float()
+        index: int = self._nth_largest(  # type: ignore[attr-defined]
+            x.data_ptr(),
+            x.numel(),
+            nth,
+            rectify,
+            minimum,
+            divisor,
+            ctypes.byref(element),
+            threshold.data_ptr(),
+            scale.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return index, element.value
+
+    def add_at_element(
+        self, gx: Tensor, index: int, element: float, sums: Tensor | None, of_scale: Tensor | None, divisor: float
+    ) -> None:
+        """Add to ``gx`` the gradient of a scale that :meth:`nth_largest` made: what :meth:`gradient` summed up, and its own."""
+        self._add_at_element(  # type: ignore[attr-defined]
+            gx.data_ptr(),
+            index,
+            element,
+            None if sums is None else sums.data_ptr(),
+            None if of_scale is None else of_scale.data_ptr(),
+            divisor,
+        )
+
+    def follow(self, average: Tensor, statistic: Tensor, count: int, momentum: float | None) -> None:
+        """``average ← (1 − m)·average + m·statistic`` after ``count`` steps; the mean of all where ``m`` is ``None``."""
+        self._follow(  # type: ignore[attr-defined]
+            average.data_ptr(),
+            statistic.data_ptr(),
+            average.numel(),
+            count,
+            -1.0 if momentum is None else momentum,
+        )
 
 
 def _rows(x: Tensor, scale: Tensor) -> tuple[int, int]:

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from quant_core.components.collecting import check_collecting, check_momentum, collect, owner_names
 from quant_core.components.fit import check_fits
+from quant_core.components.granularity import PerTensor
+from quant_core.components.ranks import joins_ranks
 from quant_core.components.restriction import Restriction
 from quant_core.components.scaling.affine import AffineRescaling
 from quant_core.components.scaling.base import Scaling
-from quant_core.components.stats import Statistic
+from quant_core.components.stats import AbsPercentile, Statistic
 from quant_core.components.step_counter import StepCounter
 from quant_core.errors import ConfigurationError
 
@@ -105,9 +107,21 @@ class ParameterFromRuntimeStatsScaling(Scaling):
         if self.parameter_now() is not None:
             return self._learned()
         check_fits(x, self.value)
-        statistic = self.at_least(_in_shape(self.scaling_stats_impl.of_batch(x), self.value, self.scaling_stats_impl))
+        return self.follow(
+            self.at_least(_in_shape(self.scaling_stats_impl.of_batch(x), self.value, self.scaling_stats_impl))
+        )
+
+    def nth_largest(self, x: Tensor) -> int:
+        """Which of the largest ``|x|`` the statistic of this process is, from 1; 0 where it is something else."""
+        statistic = self.scaling_stats_impl
+        if type(statistic) is not AbsPercentile or statistic.granularity != PerTensor() or joins_ranks():
+            return 0
+        return statistic.nth_largest(x.numel())
+
+    def follow(self, threshold: Tensor) -> Tensor:
+        """Collect the threshold of one step, a statistic that is no smaller than the smallest threshold."""
         return collect(
-            statistic,
+            threshold,
             self.average,
             self.collected,
             self.scaling_stats_momentum,

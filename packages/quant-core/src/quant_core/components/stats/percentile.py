@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from quant_core.components.granularity import PerTensor
-from quant_core.components.stats.kth_value import Order, Rounding, percentile_of_all_ranks, percentile_of_rows
+from quant_core.components.stats.kth_value import Order, Rounding, percentile_of_all_ranks, percentile_of_rows, rank
 from quant_core.components.stats.statistic import Grouping, Statistic
 from quant_core.errors import ConfigurationError
 
@@ -40,6 +40,14 @@ class AbsPercentile(Statistic):
     def of_rows_of_all_ranks(self, rows: Tensor) -> Tensor:
         """Only the elements of each process that may be the one go around."""
         return percentile_of_all_ranks(rows, self.high_percentile_q, "magnitude", "nearest").abs()
+
+    def nth_largest(self, size: int) -> int:
+        """Which of ``size`` elements it is, counted from the largest, from 1.
+
+        >>> AbsPercentile(99.0).nth_largest(1000)
+        11
+        """
+        return size - rank(size, self.high_percentile_q, "nearest") + 1
 
     def extra_repr(self) -> str:
         """The percentile."""

@@ -18,6 +18,7 @@ from quant_core.components.scaling import (
 )
 from quant_core.components.stats import AbsMax
 from quant_core.ops.by_largest import quantize_by_largest
+from quant_core.ops.by_percentile import quantize_by_percentile
 from quant_core.ops.by_threshold import quantize_by_threshold
 
 
@@ -87,11 +88,23 @@ class LearnedQuant(FusedQuant):
     scaling_impl: ParameterScaling | ParameterFromRuntimeStatsScaling
 
     def __call__(self, x: Tensor, rectify: bool) -> tuple[Tensor, Tensor] | None:
-        """``(value, scale)``; ``None`` also while the threshold comes from statistics."""
-        parameter = self.scaling_impl.parameter_now()
-        if parameter is None:
+        """``(value, scale)``; while statistics are collected, that of a percentile is the threshold.
+
+        Raises:
+            InputError: when ``x`` holds infinities or NaN while they are.
+        """
+        scaling = self.scaling_impl
+        parameter = scaling.parameter_now()
+        if parameter is not None:
+            return quantize_by_threshold(x, parameter, minimum=self.minimum, rectify=rectify, **self.options)
+        if isinstance(scaling, ParameterScaling) or not (nth := scaling.nth_largest(x)):
             return None
-        return quantize_by_threshold(x, parameter, minimum=self.minimum, rectify=rectify, **self.options)
+        found = quantize_by_percentile(x, scaling.value, nth=nth, minimum=self.minimum, rectify=rectify, **self.options)
+        if found is None:
+            return None
+        value, scale, threshold = found
+        scaling.follow(threshold)
+        return value, scale
 
 
 def fused_quant(
