@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
-from quant_core.errors import ConfigurationError, InputError, QuantError, UnusedAttributeError
+from quant_core.errors import ConfigurationError, InputError, QuantError, StateError, UnusedAttributeError
 from quant_rnn import QuantGRU, QuantLSTM, QuantRNN
 
 CASES: dict[str, tuple[Callable[[], Any], type[QuantError], str]] = {
@@ -217,9 +217,116 @@ def test_what_it_says(name: str) -> None:
     assert str(caught.value) == text
 
 
+def lstm(*sizes: int, **options: Any) -> dict[str, Tensor]:
+    """A checkpoint of torch's layer."""
+    return nn.LSTM(*sizes, **options).state_dict()
+
+
+def refusal(layer: nn.Module, checkpoint: dict[str, Tensor], **options: Any) -> str:
+    before = {key: tensor.clone() for key, tensor in layer.state_dict().items()}
+    with pytest.raises(StateError) as caught:
+        layer.load_state_dict(checkpoint, **options)
+    assert isinstance(caught.value, RuntimeError)  # as torch's own error is
+    assert all(torch.equal(tensor, before[key]) for key, tensor in layer.state_dict().items())
+    return str(caught.value)
+
+
 def test_a_checkpoint_of_another_hidden_size() -> None:
-    with pytest.raises(RuntimeError, match=r"size mismatch for weight_ih_l0: .*\[20, 3\].*\[16, 3\]"):
-        QuantLSTM(3, 4).load_state_dict(nn.LSTM(3, 5).state_dict())
+    expected = """the checkpoint is that of another recurrent layer
+  at QuantLSTM(3, 4)
+  weight_ih_l0 has the shape (20, 3) in the checkpoint and (16, 3) in the model
+  weight_hh_l0 has the shape (20, 5) in the checkpoint and (16, 4) in the model
+  bias_ih_l0 has the shape (20,) in the checkpoint and (16,) in the model
+  bias_hh_l0 has the shape (20,) in the checkpoint and (16,) in the model
+  Build the layer with hidden_size=5; nothing of this layer was loaded."""
+    assert refusal(QuantLSTM(3, 4), lstm(3, 5)) == expected
+    assert refusal(QuantLSTM(3, 4), lstm(3, 5), strict=False) == expected
+
+
+def test_a_checkpoint_of_another_layer_in_a_model() -> None:
+    model = nn.ModuleDict({"encoder": nn.ModuleDict({"rnn": QuantRNN(3, 4, bias=False)})})
+    checkpoint = {f"encoder.rnn.{key}": tensor for key, tensor in nn.RNN(2, 4, bias=False).state_dict().items()}
+    assert (
+        refusal(model, checkpoint)
+        == """the checkpoint is that of another recurrent layer
+  at encoder.rnn (QuantRNN(3, 4, bias=False))
+  weight_ih_l0 has the shape (4, 2) in the checkpoint and (4, 3) in the model
+  Build the layer with input_size=2; nothing of this layer was loaded."""
+    )
+
+
+REMEDIES: dict[str, tuple[Callable[[], nn.Module], Callable[[], dict[str, Tensor]], str, str]] = {
+    "more layers": (
+        lambda: QuantLSTM(3, 4),
+        lambda: lstm(3, 4, 3),
+        "weight_hh_l2 (16, 4) has no place in the model",
+        "Build the layer with num_layers=3; ",
+    ),
+    "fewer layers": (
+        lambda: QuantLSTM(3, 4, num_layers=2),
+        lambda: lstm(3, 4),
+        "weight_ih_l1 (16, 4) is missing in the checkpoint",
+        "Build the layer with num_layers=1; ",
+    ),
+    "two directions, more layers": (
+        lambda: QuantLSTM(3, 4),
+        lambda: lstm(3, 4, 2, bidirectional=True),
+        "weight_ih_l1_reverse (16, 8) has no place in the model",
+        "Build the layer with num_layers=2, bidirectional=True; ",
+    ),
+    "one direction": (
+        lambda: QuantGRU(3, 4, bidirectional=True),
+        lambda: nn.GRU(3, 4).state_dict(),
+        "bias_hh_l0_reverse (12,) is missing in the checkpoint",
+        "Build the layer with bidirectional=False; ",
+    ),
+    "no biases": (
+        lambda: QuantGRU(3, 4),
+        lambda: nn.GRU(3, 4, bias=False).state_dict(),
+        "bias_ih_l0 (12,) is missing in the checkpoint",
+        "Build the layer with bias=False; ",
+    ),
+    "a projection": (
+        lambda: QuantLSTM(3, 4),
+        lambda: lstm(3, 4, proj_size=2),
+        "weight_hr_l0 (2, 4) has no place in the model",
+        "Build the layer with proj_size=2; ",
+    ),
+    "shared weights": (
+        lambda: QuantLSTM(3, 4, bidirectional=True, shared_input_hidden_weights=True),
+        lambda: lstm(3, 4, bidirectional=True),
+        "weight_ih_l0_reverse (16, 3) has no place in the model",
+        "Build the layer with shared_input_hidden_weights=False; ",
+    ),
+    "coupled gates": (
+        lambda: QuantLSTM(3, 4, coupled_input_forget_gates=True),
+        lambda: lstm(3, 4),
+        "weight_hh_l0 has the shape (16, 4) in the checkpoint and (12, 4) in the model",
+        "Build the kind of layer that the checkpoint was made with, with 4 gates, where this one has 3; ",
+    ),
+    "nothing that could be told": (
+        lambda: QuantLSTM(3, 4),
+        lambda: {**lstm(3, 4), "weight_hh_l0": torch.zeros(7, 5)},
+        "weight_hh_l0 has the shape (7, 5) in the checkpoint and (16, 4) in the model",
+        "Build the layer that the checkpoint was made with; ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REMEDIES)
+def test_what_would_fit_a_checkpoint(name: str) -> None:
+    layer, checkpoint, difference, remedy = REMEDIES[name]
+    lines = refusal(layer(), checkpoint()).splitlines()
+    assert f"  {difference}" in lines[2:-1]
+    assert lines[-1] == f"  {remedy}nothing of this layer was loaded."
+
+
+def test_what_torch_leaves_to_the_caller_stays_so() -> None:
+    layer = QuantLSTM(3, 4)
+    found = layer.load_state_dict(lstm(3, 4, 2), strict=False)
+    assert set(found.unexpected_keys) == {f"{part}_l1" for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+    with pytest.raises(RuntimeError, match="Missing key"):  # nothing of a recurrent layer is in it
+        layer.load_state_dict({"other": torch.zeros(1)})
 
 
 def test_empty_sequences_cannot_be_packed() -> None:

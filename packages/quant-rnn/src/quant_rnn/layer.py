@@ -15,6 +15,7 @@ from quant_core.proxies import QuantProxy
 from quant_core.tensor import QuantTensor
 from quant_nn.describe import describe
 from quant_nn.layer import QuantLayer, value_of
+from quant_rnn.checkpoint import check_checkpoint
 from quant_rnn.direction import Direction
 from quant_rnn.float_path import flat_weights, is_off, run_in_float
 from quant_rnn.parameters import Sizes, check_options, register, reset
@@ -94,13 +95,12 @@ class QuantRecurrent(QuantLayer):
         >>> qrnn.QuantLSTM(3, 4).count_products(torch.zeros(7, 2, 3)) == 7 * 2 * 4 * 4 * (3 + 4)
         True
         """
-        sizes, value = self.sizes, x.data if isinstance(x, PackedSequence) else value_of(x)
-        each = 0
-        for layer in range(sizes.layers):
-            features = sizes.inputs if layer == 0 else sizes.outputs * sizes.directions
-            projection = sizes.outputs * sizes.hidden if sizes.outputs != sizes.hidden else 0
-            each += sizes.directions * (sizes.gates * sizes.hidden * (features + sizes.outputs) + projection)
-        return each * (value.numel() // sizes.inputs)
+        value = x.data if isinstance(x, PackedSequence) else value_of(x)
+        return self.sizes.products * (value.numel() // self.input_size)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        check_checkpoint(state_dict, prefix, self, self.sizes, self._named())
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def bias_errors(self) -> list[BiasError]:
         """What rounding weights adds to the sums of the gates, for :func:`quant_nn.correction.correct_bias`."""

@@ -56,6 +56,14 @@ class Sizes:
         if self.outputs != self.hidden:
             yield f"weight_hr{end}", (self.outputs, self.hidden)
 
+    @property
+    def products(self) -> int:
+        """How many products are added up for one step of one sequence."""
+        projection = self.outputs * self.hidden if self.outputs != self.hidden else 0
+        features = self.inputs + (self.layers - 1) * self.outputs * self.directions  # what all layers read
+        gates = self.gates * self.hidden * (features + self.layers * self.outputs)
+        return self.directions * (gates + self.layers * projection)
+
 
 def suffix(layer: int, direction: int) -> str:
     """``_l0``, ``_l0_reverse``, ``_l1``, …

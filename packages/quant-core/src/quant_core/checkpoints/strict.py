@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Final
 
 from torch import Tensor, nn
 
+from quant_core.checkpoints.differences import listed, missing, other_shapes, without_place
 from quant_core.errors import StateError
 from quant_core.proxies import QuantProxy
-
-_SHOWN: Final = 20
 
 
 def load_checkpoint(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
@@ -41,11 +39,10 @@ def load_checkpoint(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
         tried.load_state_dict(dict(state_dict))
     except RuntimeError as failure:
         found = list(_differences(model, state_dict)) or [line.strip() for line in str(failure).splitlines()[1:]]
-        more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
         raise StateError(
             "the checkpoint is that of another architecture",
             where=type(model).__name__,
-            why="\n".join([*found[:_SHOWN], *more]),
+            why=listed(found),
             fix="Build the model that the checkpoint was made with; nothing was loaded.",
         ) from failure
     model.load_state_dict(dict(state_dict))
@@ -57,13 +54,7 @@ def _differences(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Iterator
     modules = model.named_modules(remove_duplicate=False)
     quantizers = tuple(f"{path}." if path else "" for path, module in modules if isinstance(module, QuantProxy))
     is_float = not any(key.startswith(quantizers) for key in state_dict)
-    for key, tensor in own.items():
-        if key in state_dict and state_dict[key].shape != tensor.shape:
-            shapes = f"{tuple(state_dict[key].shape)} in the checkpoint and {tuple(tensor.shape)} in the model"
-            yield f"{key} has the shape {shapes}"
-    for key, tensor in own.items():
-        if key not in state_dict and not (is_float and key.startswith(quantizers)):
-            yield f"{key} {tuple(tensor.shape)} is missing in the checkpoint"
-    for key, tensor in state_dict.items():
-        if key not in own:
-            yield f"{key} {tuple(tensor.shape)} has no place in the model"
+    needed = {key: tensor for key, tensor in own.items() if not (is_float and key.startswith(quantizers))}
+    yield from other_shapes(state_dict, own)
+    yield from missing(state_dict, needed)
+    yield from without_place(state_dict, own)
