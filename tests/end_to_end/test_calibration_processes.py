@@ -17,10 +17,12 @@ import torch.distributed as dist
 from torch import nn
 import quant_nn as qnn
 from quant_core.errors import QuantError
+from quant_nn.calibration import Calibration
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-data = torch.load(f"{folder}/data.pt")[rank::2]
+data = torch.load(f"{folder}/data.pt")
+data = data[:4] if rank == 0 else data[4:]
 
 class Net(nn.Module):
     def __init__(self):
@@ -32,20 +34,33 @@ class Net(nn.Module):
         x = self.second(self.first(x))
         return self.rare(x) if x.max() > 50 else x
 
-def refused(method):
+def refused(call, name):
     try:
-        qnn.calibrate(Net(), data, method)
+        call()
     except QuantError as error:
-        return str(error)
+        open(f"{folder}/{name}.txt", "w").write(str(error))
+
+def in_a_loop():
+    calibration = Calibration(Net(), "max")
+    with calibration.collecting():
+        calibration.model(data[rank])
+    calibration.finish()
 
 for method in sys.argv[3:]:
     net = Net()
     report = qnn.calibrate(net, data, method)
     torch.save((net.state_dict(), report.batches), f"{folder}/{method}{rank}.pt")
-open(f"{folder}/statistics.txt", "w").write(refused("statistics"))
+net = Net()
+steps = Calibration(net, "entropy")
+steps.collect(data[:1] if rank else data[:2])
+refused(steps.finish, f"early{rank}")  # the batch that reaches all quantizers is still to come
+steps.collect(data[1:] if rank else data[2:])
+torch.save((net.state_dict() if steps.finish() else None, steps.finish().batches), f"{folder}/steps{rank}.pt")
+refused(lambda: qnn.calibrate(Net(), data, "statistics"), f"statistics{rank}")
 if rank == 1:
     data[1][0, 0] = float("nan")
-open(f"{folder}/{rank}.txt", "w").write(refused("max"))
+refused(lambda: qnn.calibrate(Net(), data, "max"), f"data{rank}")
+refused(in_a_loop, f"loop{rank}")
 dist.destroy_process_group()
 """
 METHODS = ("max", "entropy", "percentile", "mse")
@@ -71,24 +86,32 @@ def test_two_processes(tmp_path: Path) -> None:
     running = [subprocess.Popen([*command, str(rank), str(tmp_path), *METHODS]) for rank in range(2)]
     assert [process.wait(timeout=300) for process in running] == [0, 0]
 
-    for method in METHODS:
+    for method, name in (*zip(METHODS, METHODS, strict=True), ("entropy", "steps")):
         alone = Net()
         qnn.calibrate(alone, torch.load(tmp_path / "data.pt"), method)
         for rank in range(2):
-            state, batches = torch.load(tmp_path / f"{method}{rank}.pt")
+            state, batches = torch.load(tmp_path / f"{name}{rank}.pt")
             assert batches == 6
             assert all(torch.equal(state[key], tensor) for key, tensor in alone.state_dict().items())
 
-    assert (tmp_path / "1.txt").read_text() == (
-        "a tensor that holds infinities or NaN cannot be calibrated\n"
-        "  at first (QuantIdentity)\n"
-        "  1 of its 200 elements are not finite, the first is nan\n"
-        "  Look for infinities and NaN in the data, and in the weights of the layers before this one."
-    )
-    assert (tmp_path / "0.txt").read_text() == (
-        "process 1 has failed, and nothing has been calibrated\n"
-        "  InputError: a tensor that holds infinities or NaN cannot be calibrated, at first (QuantIdentity)\n"
-        "  Correct what is wrong there, and calibrate again."
-    )
-    refused = (tmp_path / "statistics.txt").read_text()
-    assert refused.startswith("statistics of their own cannot be collected by several processes\n")
+    for name in ("data", "loop"):
+        assert (tmp_path / f"{name}1.txt").read_text() == (
+            "a tensor that holds infinities or NaN cannot be calibrated\n"
+            "  at first (QuantIdentity)\n"
+            "  1 of its 200 elements are not finite, the first is nan\n"
+            "  Look for infinities and NaN in the data, and in the weights of the layers before this one."
+        )
+        assert (tmp_path / f"{name}0.txt").read_text() == (
+            "process 1 has failed, and nothing has been calibrated\n"
+            "  InputError: a tensor that holds infinities or NaN cannot be calibrated, at first (QuantIdentity)\n"
+            "  Correct what is wrong there, and calibrate again."
+        )
+    for rank in range(2):
+        refused = (tmp_path / f"statistics{rank}.txt").read_text()
+        assert refused.startswith("statistics of their own cannot be collected by several processes\n")
+        assert (tmp_path / f"early{rank}.txt").read_text() == (
+            "quantizers have seen no data\n"
+            "  at rare.act_quant\n"
+            "  no tensor reached them in 3 batches; nothing has been calibrated\n"
+            "  Give data that takes every path through the model, or name the others as only=[…]."
+        )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -30,7 +28,7 @@ from quant_core.quant import (
     Int8Bias,
     ShiftedUint8ActPerTensorFloat,
 )
-from quant_nn.calibration import METHODS, Calibration, Levels
+from quant_nn.calibration import METHODS, Levels
 from quant_nn.toolkit import QuantDescriptor
 
 NAMED = [method for method in METHODS if method not in ("auto", "statistics")]
@@ -156,18 +154,6 @@ def test_by_default_each_quantizer_is_calibrated_as_it_can_be() -> None:
     assert [q.elements for q in found.quantizers] == [None, 4 * 16 * 6]
 
 
-def test_own_statistics_resume_too() -> None:
-    shifted = {"act_quant": ShiftedUint8ActPerTensorFloat, "collect_stats_steps": 4}
-    whole, half, rest = (qnn.QuantIdentity(**shifted) for _ in range(3))
-    qnn.calibrate(whole, batches())
-    first, second = Calibration(half), Calibration(rest)
-    first.collect(batches()[:2])
-    second.load_state_dict(first.state_dict())
-    second.collect(batches()[2:])
-    second.finish()
-    assert same(state(rest), state(whole))
-
-
 def test_their_own_statistics_start_anew_when_asked_again() -> None:
     model = net()
     qnn.calibrate(model, [torch.full((2, 6), 50.0)], "statistics")
@@ -273,44 +259,6 @@ def test_a_forward_of_ones_own() -> None:
     assert report.thresholds["act_quant"].item() == 5.0
 
 
-@pytest.mark.parametrize("method", NAMED)
-def test_it_resumes_where_it_stopped(method: str) -> None:
-    data = batches(6)
-    whole, stopped = net(), net()
-    expected = qnn.calibrate(whole, data, method)
-    first = Calibration(stopped, method)
-
-    def interrupted() -> Iterator[Tensor]:
-        yield from data[:3]
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        first.collect(interrupted())
-    assert first.batches == 3
-    second = Calibration(stopped, method)
-    second.load_state_dict(copy.deepcopy(first.state_dict()))
-    second.collect(itertools.islice(data, second.batches, None))
-    report = second.finish()
-    assert same(state(stopped), state(whole))
-    assert report.batches == expected.batches
-
-
-def test_a_checkpoint_is_read_without_running_code(tmp_path: Any) -> None:
-    first = Calibration(net(), "entropy")
-    first.collect(batches())
-    torch.save(first.state_dict(), tmp_path / "half.pt")
-    second = Calibration(net(), "entropy")
-    second.load_state_dict(torch.load(tmp_path / "half.pt", weights_only=True))
-    assert torch.equal(second.calibrators["0.act_quant"].counts, first.calibrators["0.act_quant"].counts)
-    with pytest.raises(StateError) as caught:
-        Calibration(net(), "max").load_state_dict(first.state_dict())
-    assert str(caught.value) == (
-        "this state is of another calibration\n"
-        "  it was collected for 'entropy', and not 'max'\n"
-        "  Make the Calibration with the model, the method and the options that it was saved with."
-    )
-
-
 def test_a_rule_of_ones_own() -> None:
     def half(histogram: Any, levels: Levels | None, share: float = 0.5) -> Tensor:
         return histogram.largest * share
@@ -319,6 +267,38 @@ def test_a_rule_of_ones_own() -> None:
     report = qnn.calibrate(model, [torch.full((3,), 4.0)], half, share=0.25)
     assert report.thresholds["act_quant"].item() == 1.0
     assert report.method == "half"
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        (
+            lambda histogram, levels: histogram.largest * float("nan"),
+            "[nan] is no threshold\n  at 0.act_quant\n  it is a largest magnitude, and so finite and not negative\n",
+        ),
+        (
+            lambda histogram, levels: torch.ones(3),
+            "[1.0, 1.0, 1.0] is no threshold\n"
+            "  at 0.act_quant\n"
+            "  it is one number for each of 1 channels, and no tensor of shape (3,)\n",
+        ),
+        (
+            lambda histogram, levels: 3.0,
+            "3.0 is no threshold\n  at 0.act_quant\n  it is one number for each of 1 channels, and no float\n",
+        ),
+    ],
+)
+def test_what_a_rule_of_ones_own_gives_is_checked(rule: Any, text: str) -> None:
+    fix = "  Let the rule return a tensor of shape (R,), such as 0.9 * histogram.largest."
+    wrong(text + fix, ConfigurationError, net(), batches(), rule)
+
+
+def test_the_report_tells_the_threshold_that_is_set() -> None:
+    powers = qnn.QuantIdentity(act_quant=Int8ActPerTensorFixedPoint, bit_width=4)
+    assert qnn.calibrate(powers, [torch.tensor([3.3])], "max").thresholds["act_quant"].item() == 4.0
+    small = qnn.QuantIdentity(scaling_min_val=0.5)
+    found = qnn.calibrate(small, [torch.tensor([0.25])], "max").quantizers[0]
+    assert (found.threshold.item(), found.largest.item()) == (0.5, 0.25)
 
 
 def test_a_compiled_model_is_calibrated() -> None:
@@ -367,6 +347,27 @@ def test_no_data_is_an_error() -> None:
         "  Give a list or a DataLoader; a generator that was used before is empty."
     )
     wrong(text, InputError, net(), [])
+
+
+@pytest.mark.parametrize("data", [{"input": torch.ones(2, 6)}, "images", None])
+def test_what_is_no_iterable_of_batches_is_refused(data: Any) -> None:
+    text = (
+        f"a {type(data).__name__} is no data\n"
+        "  at calibrating\n"
+        "  data is an iterable of batches: tensors, tuples of arguments, or mappings of keywords\n"
+        "  Put a single batch into a list: [batch]."
+    )
+    wrong(text, InputError, net(), data)
+
+
+@pytest.mark.parametrize("only", [[], "2.act_quant"])
+def test_only_is_a_list_of_paths(only: Any) -> None:
+    text = (
+        f"only={only!r} names no quantizers\n"
+        "  it is a list of the paths of those that are to be calibrated\n"
+        f"  Write only=[{'2.act_quant' if only else '0.act_quant'!r}], or leave it out for all."
+    )
+    wrong(text, ConfigurationError, net(), batches(), only=only)
 
 
 @pytest.mark.parametrize("method", METHODS)

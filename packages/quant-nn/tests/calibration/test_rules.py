@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -73,10 +74,18 @@ def test_percentile_keeps_the_share_and_less_than_one_bin_more(seed: int, q: flo
     x = sample(seed)
     found = histogram(x)
     threshold = percentile(found, None, percentile=q).item()
-    rank = max(math.ceil(len(x) * (q / 100)), 1)
+    rank = max(math.ceil(Fraction(str(q)) * len(x) / 100), 1)
     exact = x.abs().double().sort().values[rank - 1].item()
     assert exact <= threshold
     assert threshold - exact <= found.width.item()
+
+
+@pytest.mark.parametrize(("elements", "q", "rank"), [(30_000, 99.9, 29_970), (100, 55, 55), (2000, 99.95, 1999)])
+def test_a_percentile_means_what_is_written(elements: int, q: float, rank: int) -> None:
+    counts = torch.zeros(1, 4, dtype=torch.int64)
+    counts[0, 1], counts[0, 3] = rank, elements - rank  # one bin further for one element more
+    seen = Histogram(counts=counts, width=torch.ones(1), largest=torch.tensor([3.5]))
+    assert percentile(seen, None, percentile=q).item() == 2.0
 
 
 @settings(max_examples=25, deadline=None)

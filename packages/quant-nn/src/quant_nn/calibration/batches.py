@@ -66,7 +66,17 @@ def progressing(data: Iterable[Any], what: str, progress: bool | None) -> Iterat
         data: any iterable.
         what: what is being done.
         progress: whether there is a bar; ``None`` for one where standard error is a terminal.
+
+    Raises:
+        InputError: when the data is a single batch, or nothing that can be gone through.
     """
+    if not isinstance(data, Iterable) or isinstance(data, (Mapping, str, bytes)):
+        raise InputError(
+            f"a {type(data).__name__} is no data",
+            where=what,
+            why="data is an iterable of batches: tensors, tuples of arguments, or mappings of keywords",
+            fix="Put a single batch into a list: [batch].",
+        )
     console = Console(stderr=True)
     shown = console.is_terminal if progress is None else progress
     total = len(data) if isinstance(data, Sized) else None

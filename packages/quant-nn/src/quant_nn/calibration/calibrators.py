@@ -1,7 +1,8 @@
 """Calibrators: what they keep of all the tensors that reach a quantizer, and the threshold that they make of it.
 
 All have one signature: ``collect(x)`` for each tensor, and ``threshold(levels)`` at the end. What they keep is in their
-``state_dict``, so that collecting can go on after an interruption, and can be joined with what another process has kept.
+``state_dict``, so that collecting can go on after an interruption, and can be joined with what another process has kept. No
+tensor in it is ever written to: collecting puts others in their place, so that a ``state_dict`` stays what it was.
 """
 
 from __future__ import annotations
@@ -75,12 +76,12 @@ class Calibrator(nn.Module):
         if not bool(torch.isfinite(largest).all()):
             raise _not_finite(x)
         self._take(rows, torch.maximum(self.largest, largest))
-        self.elements += x.numel()
+        self.elements = self.elements + x.numel()
 
     def join(self, other: Calibrator) -> None:
         """Take into account all that another one has seen."""
         self._join(other)
-        self.elements += other.elements
+        self.elements = self.elements + other.elements.to(self.elements)
 
     def threshold(self, levels: Levels | None) -> Tensor:
         """The threshold, in the shape of the scale, float64.
@@ -90,6 +91,7 @@ class Calibrator(nn.Module):
 
         Raises:
             StateError: when it has seen nothing.
+            ConfigurationError: when a rule of one's own gives no threshold.
         """
         if self.empty:
             raise StateError(
@@ -97,17 +99,24 @@ class Calibrator(nn.Module):
                 why="there is no tensor that a range could be found in",
                 fix="Run the model on data while calibrating, so that the quantizer is reached.",
             )
-        return self._threshold(levels).reshape(self.scale_shape)
+        found = self._threshold(levels)
+        if not isinstance(found, Tensor) or found.numel() != len(self.largest):
+            raise _no_threshold(
+                found, f"it is one number for each of {len(self.largest)} channels, and no {_form(found)}"
+            )
+        if not bool((torch.isfinite(found) & (found >= 0)).all()):
+            raise _no_threshold(found, "it is a largest magnitude, and so finite and not negative")
+        return found.reshape(self.scale_shape)
 
     def _threshold(self, levels: Levels | None) -> Tensor:
         return self.largest
 
     def _take(self, rows: Tensor, largest: Tensor) -> None:
         """Take rows into account, of which and of all before ``largest`` is the largest."""
-        self.largest.copy_(largest)
+        self.largest = largest
 
     def _join(self, other: Calibrator) -> None:
-        self.largest.copy_(torch.maximum(self.largest, other.largest.to(self.largest)))
+        self.largest = torch.maximum(self.largest, other.largest.to(self.largest))
 
     def _move_to(self, device: torch.device) -> None:
         if not self.empty:
@@ -173,8 +182,8 @@ class HistogramCalibrator(Calibrator):
     def widen_to(self, exponent: Tensor) -> None:
         """Widen the bins to ``2^exponent``, where they are not wider already."""
         wider = torch.maximum(self.exponent, exponent)
-        self.counts.copy_(widen(self.counts, wider - self.exponent))
-        self.exponent.copy_(wider)
+        self.counts = widen(self.counts, wider - self.exponent)
+        self.exponent = wider
 
     def _threshold(self, levels: Levels | None) -> Tensor:
         return self.largest if self.rule is None else self.rule(self.histogram, levels, **self.options)
@@ -182,13 +191,15 @@ class HistogramCalibrator(Calibrator):
     def _take(self, rows: Tensor, largest: Tensor) -> None:
         bins = self.counts.shape[1]
         self.widen_to(exponents(largest, bins))
-        self.counts += count(rows, self.exponent, bins, signed=self.signed)
+        self.counts = self.counts + count(rows, self.exponent, bins, signed=self.signed)
         super()._take(rows, largest)
 
     def _join(self, other: Calibrator) -> None:
         assert isinstance(other, HistogramCalibrator)
         self.widen_to(other.exponent.to(self.exponent))
-        self.counts += widen(other.counts.to(self.counts), self.exponent - other.exponent.to(self.exponent))
+        self.counts = self.counts + widen(
+            other.counts.to(self.counts), self.exponent - other.exponent.to(self.exponent)
+        )
         super()._join(other)
 
 
@@ -206,3 +217,16 @@ def _not_finite(x: Tensor) -> InputError:
         why=f"{bad.numel()} of its {x.numel()} elements are not finite, the first is {bad.flatten()[0].item()}",
         fix="Look for infinities and NaN in the data, and in the weights of the layers before this one.",
     )
+
+
+def _no_threshold(found: object, why: str) -> ConfigurationError:
+    shown = found.flatten()[:4].tolist() if isinstance(found, Tensor) else found
+    return ConfigurationError(
+        f"{shown!r} is no threshold",
+        why=why,
+        fix="Let the rule return a tensor of shape (R,), such as 0.9 * histogram.largest.",
+    )
+
+
+def _form(found: object) -> str:
+    return f"tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__

@@ -52,7 +52,7 @@ def places(model: nn.Module, only: Iterable[str] | None = None, *, again: bool =
         again: whether those that are calibrated already are taken too.
 
     Raises:
-        ConfigurationError: when there is none.
+        ConfigurationError: when there is none, or ``only`` is empty or no list.
         StateError: when one is calibrated already.
         UnknownNameError: when ``only`` names none.
 
@@ -73,7 +73,7 @@ def places(model: nn.Module, only: Iterable[str] | None = None, *, again: bool =
             why="no quantizer that is on takes its scale from data; those of weights take it from the weight",
             fix="Give layers an activation quantizer such as Int8ActPerTensorFloat, or a QuantDescriptor without amax.",
         )
-    chosen = list(named.values()) if only is None else [_named(name, named) for name in only]
+    chosen = list(named.values()) if only is None else _chosen(only, named)
     done = [place.name for place in chosen if place.scaling.calibrated]
     if done and not again:
         raise StateError(
@@ -104,6 +104,17 @@ def threshold_of(scaling: Scaling, x: Tensor | None = None) -> Tensor:
     finally:
         for part, training in modes:
             part.training = training
+
+
+def _chosen(only: Iterable[str], known: dict[str, Place]) -> list[Place]:
+    names = [only] if isinstance(only, str) else list(dict.fromkeys(only))
+    if not names or isinstance(only, str):
+        raise ConfigurationError(
+            f"only={only!r} names no quantizers",
+            why="it is a list of the paths of those that are to be calibrated",
+            fix=f"Write only=[{(names or list(known))[0]!r}], or leave it out for all.",
+        )
+    return [_named(name, known) for name in names]
 
 
 def _named(name: str, known: dict[str, Place]) -> Place:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,10 +53,10 @@ def check_all_well() -> None:
         )
 
 
-def reduce(
-    calibrators: dict[str, Calibrator], empty: Callable[[str, tuple[int, ...]], Calibrator], batches: int
-) -> int:
-    """Join what all processes have collected; returns the number of batches in all of them.
+def reduced(
+    calibrators: Mapping[str, Calibrator], empty: Callable[[str, tuple[int, ...]], Calibrator], batches: int
+) -> tuple[dict[str, Calibrator], int]:
+    """What all processes have collected, and the number of batches in all of them; what is given stays as it is.
 
     Maxima are joined by their maximum, and counts, in bins of the width of the widest process, by their sum: both are exact.
 
@@ -65,14 +66,14 @@ def reduce(
         batches: of this process.
     """
     if process_count() == 1:
-        return batches
+        return dict(calibrators), batches
     shapes: list[dict[str, Any]] = _gathered({name: found.scale_shape for name, found in calibrators.items()})
+    device = next((found.largest.device for found in calibrators.values()), torch.device("cpu"))
+    joint = {}
     for name, shape in sorted({name: shape for known in shapes for name, shape in known.items()}.items()):
-        if name not in calibrators:
-            device = next((found.largest.device for found in calibrators.values()), torch.device("cpu"))
-            calibrators[name] = empty(name, shape).to(device)
-        _reduce_one(calibrators[name])
-    return sum(_gathered(batches))
+        joint[name] = copy.deepcopy(calibrators[name]) if name in calibrators else empty(name, shape).to(device)
+        _reduce_one(joint[name])
+    return joint, sum(_gathered(batches))
 
 
 def _reduce_one(calibrator: Calibrator) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import torch
 from torch import Tensor
 
@@ -33,8 +36,9 @@ def percentile(histogram: Histogram, levels: Levels | None, percentile: float = 
     """
     _check_percentile(percentile)
     cumulative = histogram.counts.cumsum(1)
-    rank = (cumulative[:, -1:].to(torch.float64) * (percentile / 100)).ceil().clamp(min=1)
-    return histogram.edge((cumulative < rank).sum(1) + 1)
+    share = Fraction(str(percentile)) / 100  # 99.9 as it is written: 99.9 / 100 in floats is a little more
+    ranks = [max(math.ceil(share * total), 1) for total in cumulative[:, -1].tolist()]
+    return histogram.edge((cumulative < cumulative.new_tensor(ranks).unsqueeze(1)).sum(1) + 1)
 
 
 def mse(histogram: Histogram, levels: Levels | None) -> Tensor:

@@ -14,12 +14,13 @@ from quant_core.errors import ConfigurationError, StateError
 from quant_core.export.eval_mode import in_eval_mode
 from quant_nn.calibration.batches import Forward, eager, no_data, progressing, run
 from quant_nn.calibration.calibrators import Calibrator, Rule
+from quant_nn.calibration.checkpoint import calibrators_of, check_state, state_of
 from quant_nn.calibration.levels import Levels
 from quant_nn.calibration.methods import STATISTICS, method_of
 from quant_nn.calibration.observing import Observer, quantizers
 from quant_nn.calibration.own_statistics import OwnStatistics
 from quant_nn.calibration.places import Place, places, threshold_of
-from quant_nn.calibration.reduction import check_all_well, process_count, reduce, share_failure
+from quant_nn.calibration.reduction import check_all_well, process_count, reduced, share_failure
 from quant_nn.calibration.report import Calibrated, CalibrationReport
 
 
@@ -27,7 +28,8 @@ class Calibration:
     """Finds the ranges of all quantizers that take them from data.
 
     While :meth:`collecting`, the model computes in eval mode and in full precision. Nothing about it changes before
-    :meth:`finish`, which sets all ranges, or none if one cannot be found.
+    :meth:`finish`, which sets all ranges, or none if one cannot be found. A batch that is interrupted is not taken into account
+    at all, so that collecting can go on with it.
 
     Args:
         model: any model.
@@ -73,25 +75,43 @@ class Calibration:
         left = [place for place in self._places if self.method.leaves(Levels.of_quant(place.quant))]
         self._left = {place.name for place in left}
         self._own = OwnStatistics(left)
+        self._kept: dict[str, dict[str, Any]] = {}
+        self._open = False
         for place in self._places:
             if place.name not in self._left:
                 self._check(place)
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Look at all tensors that reach the quantizers, for the length of a block in which the model is run."""
+        """Look at all tensors that reach the quantizers, for the length of a block in which the model is run.
+
+        When the block raises, what it has collected is forgotten, and the other processes, where there are several, are told.
+
+        Raises:
+            StateError: within such a block, where everything would count twice.
+        """
+        if self._open:
+            raise StateError(
+                "this calibration is collecting already",
+                where=type(self.model).__name__,
+                why="a block of collecting() has not ended, and tensors would count twice",
+                fix="Run the model by itself in such a block, or call collect(data) outside of it.",
+            )
         with ExitStack() as stack:
+            stack.enter_context(share_failure())
+            stack.enter_context(self._forgotten_when_it_fails())
             stack.enter_context(torch.no_grad())
             stack.enter_context(in_eval_mode(self.model))
-            self._own.begin()  # leaving eval mode brings back the modes of all modules
+            stack.enter_context(self._own.collecting())  # leaving eval mode brings back the modes of all modules
             collectors = {id(proxy): place for place in self._places for proxy in place.proxies}
             for proxy in quantizers(self.model).values():
                 place = collectors.get(id(proxy))
                 stack.enter_context(self._observer(place).on(proxy))
             yield
+            self._keep()
 
     def collect(self, data: Iterable[Any], *, progress: bool | None = None, forward: Forward = run) -> None:
-        """Run the model on all batches.
+        """Run the model on all batches; when it is interrupted, those before count, and :attr:`batches` tells how many.
 
         Args:
             data: any iterable of tensors, of tuples of arguments, or of mappings of keywords.
@@ -102,9 +122,10 @@ class Calibration:
             InputError: when a tensor holds infinities or NaN, or there is no data.
         """
         before = self.batches
-        with share_failure(), self._undone_when_it_fails(), self.collecting():
+        with self.collecting():
             for batch in progressing(data, "calibrating", progress):
                 forward(self.model, batch)
+                self._keep()
                 self.batches += 1
             if self.batches == before and process_count() == 1:
                 raise no_data(type(self.model).__name__)
@@ -114,66 +135,33 @@ class Calibration:
 
         Raises:
             StateError: when a quantizer has seen no data; names it.
+            ConfigurationError: when a rule of one's own gives no threshold.
         """
         check_all_well()
-        batches = reduce(self.calibrators, self._empty_calibrator, self.batches)
-        with self._undone_when_it_fails(), torch.no_grad():
-            self._check_seen()
-            thresholds = {
-                place.name: self.calibrators[place.name].threshold(Levels.of_quant(place.quant))
-                for place in self._places
-                if place.name not in self._left
-            }
-        self._own.finish()
-        rows = []
-        for place in self._places:
-            if place.name in self._left:
-                found = threshold_of(place.scaling).detach().clone()
-                rows.append(Calibrated(name=place.name, threshold=found, largest=None, elements=None))
-                continue
-            calibrator = self.calibrators[place.name]
+        found, batches = reduced(self.calibrators, self._empty_calibrator, self.batches)
+        with self._own.applied(), torch.no_grad():
+            self._check_seen(found, batches)
+            thresholds = {place.name: _threshold(place, found[place.name]) for place in self._measured}
+        for place in self._measured:
             place.scaling.take_threshold(thresholds[place.name])
-            rows.append(
-                Calibrated(
-                    name=place.name,
-                    threshold=thresholds[place.name],
-                    largest=calibrator.largest.reshape(calibrator.scale_shape),
-                    elements=int(calibrator.elements),
-                )
-            )
+        rows = [_row(place, None if place.name in self._left else found[place.name]) for place in self._places]
         return CalibrationReport(method=self.method.name, batches=batches, quantizers=tuple(rows))
 
     def state_dict(self) -> dict[str, Any]:
         """What was collected, to go on later; made of tensors and numbers, so that ``torch.load(weights_only=True)`` reads it."""
-        kept = {
-            name: {"scale_shape": list(calibrator.scale_shape), "state": dict(calibrator.state_dict())}
-            for name, calibrator in self.calibrators.items()
-        }
-        own = self._own.state_dict()
-        return {"method": self.method.name, "batches": self.batches, "calibrators": kept, "own": own}
+        return state_of(self.method, self.batches, self.calibrators, self._own.collected)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what another calibration of the same model collected, with the same method.
+        """Go on from what another calibration of the same model collected, with the same method and number of bins.
 
         Raises:
-            StateError: when it was another method or model.
+            StateError: when it was another one.
         """
-        unknown = set(state["calibrators"]) - {place.name for place in self._places}
-        if state["method"] != self.method.name or unknown:
-            raise StateError(
-                "this state is of another calibration",
-                where=", ".join(sorted(unknown)) or None,
-                why=f"it was collected for {state['method']!r}"
-                + (
-                    " and for quantizers that are not calibrated here" if unknown else f", and not {self.method.name!r}"
-                ),
-                fix="Make the Calibration with the model, the method and the options that it was saved with.",
-            )
+        check_state(state, self.method, [place.name for place in self._measured])
+        if state["own"] is not None:
+            self._own.load(state["own"])
         self.batches = int(state["batches"])
-        self._own.load_state_dict(state["own"])
-        for name, kept in state["calibrators"].items():
-            self.calibrators[name] = self._empty_calibrator(name, tuple(kept["scale_shape"]))
-            self.calibrators[name].load_state_dict(kept["state"])
+        self.calibrators = calibrators_of(state, self._empty_calibrator)
 
     def _observer(self, place: Place | None) -> Observer:
         if place is None or place.name in self._left:
@@ -203,25 +191,58 @@ class Calibration:
                 fix=f"Use method={STATISTICS!r}, which collects what the quantizer itself asks for.",
             )
 
+    @property
+    def _measured(self) -> list[Place]:
+        """Those that are not left to their own statistics."""
+        return [place for place in self._places if place.name not in self._left]
+
+    def _keep(self) -> None:
+        """What has been collected by now counts, whatever comes."""
+        self._own.keep()
+        self._kept = {name: dict(calibrator.state_dict()) for name, calibrator in self.calibrators.items()}
+
     @contextmanager
-    def _undone_when_it_fails(self) -> Iterator[None]:
+    def _forgotten_when_it_fails(self) -> Iterator[None]:
+        self._kept = {name: dict(calibrator.state_dict()) for name, calibrator in self.calibrators.items()}
+        self._open = True
         try:
             yield
-        except Exception:
-            self._own.undo()
+        except BaseException:
+            self.calibrators = {name: self.calibrators[name] for name in self._kept}
+            for name, state in self._kept.items():
+                self.calibrators[name].load_state_dict(state, assign=True)
             raise
+        finally:
+            self._open = False
 
-    def _has_seen(self, place: Place) -> bool:
-        if place.name in self._left:
-            return not place.scaling.awaits_data
-        return place.name in self.calibrators and not self.calibrators[place.name].empty
-
-    def _check_seen(self) -> None:
-        missing = [place.name for place in self._places if not self._has_seen(place)]
+    def _check_seen(self, found: Mapping[str, Calibrator], batches: int) -> None:
+        missing = [place.name for place in self._places if not self._has_seen(place, found)]
         if missing:
             raise StateError(
                 "quantizers have seen no data",
                 where=", ".join(missing),
-                why=f"no tensor reached them in {self.batches} batches; nothing has been calibrated",
+                why=f"no tensor reached them in {batches} batches; nothing has been calibrated",
                 fix="Give data that takes every path through the model, or name the others as only=[…].",
             )
+
+    def _has_seen(self, place: Place, found: Mapping[str, Calibrator]) -> bool:
+        if place.name in self._left:
+            return self._own.collected is not None and not place.scaling.awaits_data
+        return place.name in found and not found[place.name].empty
+
+
+def _threshold(place: Place, calibrator: Calibrator) -> Tensor:
+    try:
+        return calibrator.threshold(Levels.of_quant(place.quant))
+    except ConfigurationError as error:
+        raise error.at(place.name) from error.__cause__
+
+
+def _row(place: Place, calibrator: Calibrator | None) -> Calibrated:
+    """What a quantizer has now; the largest magnitude and the number of elements are known where they were measured."""
+    return Calibrated(
+        name=place.name,
+        threshold=threshold_of(place.scaling).detach().clone(),
+        largest=None if calibrator is None else calibrator.largest.reshape(calibrator.scale_shape),
+        elements=None if calibrator is None else int(calibrator.elements),
+    )
