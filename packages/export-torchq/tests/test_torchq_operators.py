@@ -92,6 +92,67 @@ def test_layers_are_one_operator_of_integers(name: str, engine: str) -> None:
     assert_equal(found, x)
 
 
+_IN_HALVES = (
+    "engine {} adds pairs of products of a depthwise convolution in 16 bits, which these weights overflow with 8-bit "
+    "activations; unsigned activations of 7 bits fit"
+)
+_NARROW = (
+    "engine {} may compute a transposed convolution of images wrongly that has a kernel of height 2, multiples of 8 channels, "
+    "and neither groups nor padding"
+)
+WRONG_IN_FBGEMM: dict[str, tuple[nn.Module, str, dict[str, bool]]] = {
+    "depthwise": (qnn.QuantConv2d(8, 8, 3, groups=8, padding=1, **EXACT), _IN_HALVES, {"fbgemm": True, "x86": False}),
+    "depthwise, two for each": (
+        qnn.QuantConv2d(8, 16, 5, groups=8, padding=2, **EXACT),
+        _IN_HALVES,
+        {"fbgemm": True, "x86": False},
+    ),
+    "depthwise, many": (
+        qnn.QuantConv2d(104, 104, 3, groups=104, padding=1, **EXACT),
+        _IN_HALVES,
+        {"fbgemm": True, "x86": True},
+    ),
+    "depthwise of volumes": (
+        qnn.QuantConv3d(8, 8, 3, groups=8, padding=1, **EXACT),
+        _IN_HALVES,
+        {"fbgemm": True, "x86": False},
+    ),
+    "transposed": (
+        qnn.QuantConvTranspose2d(8, 8, 2, stride=2, **EXACT),
+        _NARROW,
+        {"fbgemm": True, "x86": True},
+    ),
+}
+"""Layers that torch 2.13 computes wrongly in fbgemm, which the engine x86 uses too, for some layers or on some processors."""
+
+
+@pytest.mark.parametrize("engine", PRESENT)
+@pytest.mark.parametrize("name", WRONG_IN_FBGEMM)
+def test_what_fbgemm_computes_wrongly_is_computed_in_floats(name: str, engine: str) -> None:
+    layer, note, where = WRONG_IN_FBGEMM[name]
+    with torch.no_grad():
+        layer.weight.copy_(torch.where(layer.weight > -0.05, 1.0, -1.0) * layer.weight.abs().max())
+    axes = layer.weight.dim() - 2
+    x = values(1, layer.in_channels, *(5,) * axes).abs() + 2
+    found = lowered("torchq", Middle(layer), x, engine=engine)
+    report = check(found.program, "torchq", plugins=ALONE, options={"engine": engine})
+    told = [text.what for text in report.notes if note.format(engine) in text.what]
+    assert bool(told) == where.get(engine, False)
+    assert any("quantized.conv" in call for call in calls(found)) != (bool(told) or (axes == 3 and engine == "qnnpack"))
+    assert found.compared(x).first_divergence is None
+
+
+def test_unsigned_activations_of_7_bits_overflow_nothing() -> None:
+    if "fbgemm" not in PRESENT:
+        pytest.skip("this build of torch lacks fbgemm")
+    layer = WRONG_IN_FBGEMM["depthwise"][0]
+    seven = Unsigned.let(bit_width=7)
+    x = values(1, 8, 5, 5).abs() + 2
+    found = lowered("torchq", Middle(layer, seven), x, engine="fbgemm")
+    assert "quantized.conv2d" in calls(found)
+    assert_equal(found, x)
+
+
 @pytest.mark.parametrize("name", ["conv1d", "conv2d", "conv3d", "linear"])
 def test_a_relu_is_a_part_of_the_operator_before_it(name: str) -> None:
     layer, shape, operator = LAYERS[name]

@@ -90,7 +90,7 @@ def _weight(lowering: Lowering, found: Product) -> Weight | None:
     if quantizer is None:
         return None
     weight = weight_of(quantizer)
-    limit = limit_of(lowering.engine, found, weight)
+    limit = limit_of(lowering.engine, found, weight, unsigned_levels(lowering.on[found.x]).high)
     if limit is not None:
         lowering.note(
             found.node, f"this layer is computed in floats, between a dequantization and a quantization: {limit}"
