@@ -450,6 +450,28 @@ def test_what_cannot_be_calibrated_is_refused() -> None:
     wrong(text, ConfigurationError, described, batches(), "statistics")
 
 
+@pytest.mark.parametrize("x", [torch.arange(4), torch.ones(4, dtype=torch.bool), torch.ones(4) * 1j])
+def test_what_holds_no_floats_is_refused(x: Tensor) -> None:
+    text = (
+        f"a tensor of {x.dtype} cannot be quantized\n"
+        "  at 0 (QuantIdentity)\n"
+        "  quantization rounds real numbers, and the result has the dtype of the tensor\n"
+        "  Convert it first: x.float(), for images usually x.float() / 255."
+    )
+    wrong(text, InputError, nn.Sequential(qnn.QuantIdentity()), [x], "entropy")
+
+
+def test_options_are_checked_before_data_is_gone_through() -> None:
+    def never() -> Any:
+        raise AssertionError("no batch is asked for")
+        yield
+
+    with pytest.raises(ConfigurationError, match="percentile=0 is not a percentile"):
+        qnn.calibrate(net(), never(), "percentile", percentile=0)
+    with pytest.raises(ConfigurationError, match="bins=1000 is not a number of bins"):
+        qnn.calibrate(net(), never(), "entropy", bins=1000)
+
+
 def test_devices_must_not_be_mixed() -> None:
     text = (
         "a batch on meta does not fit a model on cpu\n"

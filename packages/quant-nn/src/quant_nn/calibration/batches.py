@@ -24,7 +24,7 @@ def run(model: nn.Module, batch: Any) -> Any:
     Of a tuple that has more elements than the model takes, such as images with their labels, the first ones are handed over.
 
     Raises:
-        InputError: when the model has no argument of a keyword, or is on another device than the batch.
+        InputError: when the model has no argument of a keyword, asks for more than the batch holds, or is on another device.
 
     >>> run(nn.ReLU(), (torch.tensor([-1.0]), "label"))
     tensor([0.])
@@ -40,12 +40,15 @@ def arguments(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, 
     (('images',), {})
     """
     _check_devices(model, batch)
+    args: tuple[Any, ...] = (batch,)
+    kwargs: dict[str, Any] = {}
     if isinstance(batch, Mapping):
         _check_keywords(model, batch)
-        return (), dict(batch)
-    if isinstance(batch, (tuple, list)):
-        return tuple(batch[: _most_arguments(model)]), {}
-    return (batch,), {}
+        args, kwargs = (), dict(batch)
+    elif isinstance(batch, (tuple, list)):
+        args = tuple(batch[: _most_arguments(model)])
+    _check_enough(model, args, kwargs)
+    return args, kwargs
 
 
 def eager(model: nn.Module) -> nn.Module:
@@ -114,6 +117,25 @@ def _check_keywords(model: nn.Module, batch: Mapping[str, Any]) -> None:
             where=type(model).__name__,
             why=f"a batch that is a mapping holds keywords, and the model takes {', '.join(parameters)}",
             fix="Take other keys out of the batches, or pass forward=lambda model, batch: …",
+        )
+
+
+def _check_enough(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    signature = inspect.signature(model.forward)
+    given = signature.bind_partial(*args, **kwargs).arguments
+    missing = [
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and name not in given
+    ]
+    if missing:
+        raise InputError(
+            f"a batch holds no {missing[0]!r} for the model",
+            where=type(model).__name__,
+            why=f"the model takes {', '.join(signature.parameters)}, and got {', '.join(given) or 'nothing'}",
+            fix="Give tuples of arguments, mappings of keywords, or forward=lambda model, batch: …",
         )
 
 

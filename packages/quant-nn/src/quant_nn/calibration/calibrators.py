@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from quant_core.components import granularity_of
+from quant_core.components.fit import check_fits
 from quant_core.components.granularity import PerChannel
 from quant_core.errors import ConfigurationError, InputError, StateError
 from quant_nn.calibration.histogram import SMALLEST_EXPONENT, Histogram, count, exponents, widen
@@ -62,9 +63,10 @@ class Calibrator(nn.Module):
         """Take one more tensor into account; it changes nothing when it raises.
 
         Raises:
-            InputError: when the tensor holds infinities or NaN, has other channels than the scale, or is on another device than
-                the ones before.
+            InputError: when the tensor holds infinities or NaN or no floats, has other channels than the scale, or is on another
+                device than the ones before.
         """
+        check_fits(x, self.elements)  # that fits every tensor: it asks for floats
         if x.numel() == 0:
             return
         if self.largest.device != x.device:
@@ -162,12 +164,7 @@ class HistogramCalibrator(Calibrator):
         options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         super().__init__(scale_shape, signed)
-        if isinstance(bins, bool) or not isinstance(bins, int) or bins < 2 or bins & (bins - 1):
-            raise ConfigurationError(
-                f"bins={bins!r} is not a number of bins",
-                why="pairs of bins are joined when the range grows, so that their number is a power of two",
-                fix="Use 2048, or 4096 for a finer choice.",
-            )
+        check_bins(bins)
         self.rule, self.options = rule, dict(options)
         channels = len(self.largest)
         self.register_buffer("counts", torch.zeros(channels, bins, dtype=torch.int64))
@@ -201,6 +198,20 @@ class HistogramCalibrator(Calibrator):
             other.counts.to(self.counts), self.exponent - other.exponent.to(self.exponent)
         )
         super()._join(other)
+
+
+def check_bins(bins: int) -> None:
+    """A number of bins is a power of two.
+
+    Raises:
+        ConfigurationError: when it is not.
+    """
+    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 2 or bins & (bins - 1):
+        raise ConfigurationError(
+            f"bins={bins!r} is not a number of bins",
+            why="pairs of bins are joined when the range grows, so that their number is a power of two",
+            fix="Use 2048, or 4096 for a finer choice.",
+        )
 
 
 def _largest(rows: Tensor, signed: bool) -> Tensor:

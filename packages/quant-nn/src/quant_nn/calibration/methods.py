@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from quant_core.errors import ConfigurationError, UnknownNameError, UnusedAttributeError, did_you_mean
-from quant_nn.calibration.calibrators import Calibrator, HistogramCalibrator, Rule
+from quant_nn.calibration.calibrators import Calibrator, HistogramCalibrator, Rule, check_bins
 from quant_nn.calibration.levels import Levels
 from quant_nn.calibration.relative_entropy import entropy
-from quant_nn.calibration.rules import mse, percentile
+from quant_nn.calibration.rules import check_percentile, mse, percentile
 
 STATISTICS: Final = "statistics"
 """Each quantizer collects the statistic that it would collect in training."""
@@ -64,7 +64,7 @@ class Method:
             )
 
 
-def method_of(method: str | Rule, bins: int | None = None, **options: Any) -> Method:
+def method_of(method: str | Rule, /, bins: int | None = None, **options: Any) -> Method:
     """The method of a name, or that of a rule of one's own.
 
     Args:
@@ -75,6 +75,7 @@ def method_of(method: str | Rule, bins: int | None = None, **options: Any) -> Me
     Raises:
         UnknownNameError: when there is none of that name.
         UnusedAttributeError: for an option that it does not read.
+        ConfigurationError: for one that is out of range, before any data is gone through.
 
     >>> method_of("percentile", percentile=99.9).name
     'percentile'
@@ -94,6 +95,10 @@ def method_of(method: str | Rule, bins: int | None = None, **options: Any) -> Me
             why=f"its options are {', '.join(known)}" if known else "it has no options",
             fix=did_you_mean(unread, known) if known else f"Leave {unread} out.",
         )
+    if bins is not None:
+        check_bins(bins)
+    if rule is percentile and "percentile" in options:
+        check_percentile(options["percentile"])
     return Method(name=name, rule=rule, bins=2048 if bins is None else bins, options=options)
 
 

@@ -34,7 +34,7 @@ def percentile(histogram: Histogram, levels: Levels | None, percentile: float = 
     >>> percentile(seen, None, percentile=99.0)
     tensor([1.])
     """
-    _check_percentile(percentile)
+    check_percentile(percentile)
     cumulative = histogram.counts.cumsum(1)
     share = Fraction(str(percentile)) / 100  # 99.9 as it is written: 99.9 / 100 in floats is a little more
     ranks = [max(math.ceil(share * total), 1) for total in cumulative[:, -1].tolist()]
@@ -78,7 +78,12 @@ def _squared_errors(places: Tensor, thresholds: Tensor, levels: Levels) -> Tenso
     return (middles - fake_quantize(middles, steps, 0.0, levels.low, levels.high)).square()
 
 
-def _check_percentile(percentile: float) -> None:
+def check_percentile(percentile: float) -> None:
+    """A percentile lies above 0 and is at most 100.
+
+    Raises:
+        ConfigurationError: when it does not.
+    """
     number = isinstance(percentile, int | float) and not isinstance(percentile, bool)
     if not number or not 0 < percentile <= 100:
         raise ConfigurationError(
