@@ -262,6 +262,42 @@ def test_an_average_on_the_grid_of_its_operand_is_one_of_integers_and_another_on
     assert_equal(other, IMAGE)
 
 
+WRONG: dict[str, tuple[Any, tuple[int, ...], tuple[str, ...]]] = {
+    "a point enlarged": (lambda x: F.interpolate(x, scale_factor=2), (2, 4, 1, 1), ENGINES),
+    "a point of space enlarged": (lambda x: F.interpolate(x, scale_factor=2), (2, 4, 1, 1, 1), ENGINES),
+    "a row enlarged": (lambda x: F.interpolate(x, size=(4, 3)), (2, 4, 1, 5), ENGINES),
+    "a point averaged to more": (lambda x: F.adaptive_avg_pool2d(x, 2), (2, 4, 1, 1), ENGINES),
+    "an average without its padding": (
+        lambda x: F.avg_pool2d(x, 4, 2, 1, count_include_pad=False),
+        (2, 4, 6, 6),
+        ("qnnpack",),
+    ),
+    "a sum": (lambda x: F.avg_pool2d(x, 2, divisor_override=1), (2, 4, 6, 6), ("qnnpack",)),
+    "the maximum of one": (lambda x: F.max_pool2d(x, 1, 2), (2, 4, 6, 6), ("qnnpack",)),
+}
+"""What torch 2.13 computes wrongly on quantized tensors, or not at all, and with which engines."""
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_torch_computes_wrongly_is_computed_in_floats(name: str) -> None:
+    function, shape, engines = WRONG[name]
+    x = values(*shape)
+    for engine in PRESENT:
+        found = lowered("torchq", Middle(function), x, engine=engine)
+        assert ("aten.dequantize" in calls(found)) == (engine in engines)
+        assert found.compared(x).first_divergence is None
+
+
+def test_transposed_convolutions_of_groups_with_a_scale_for_each_channel() -> None:
+    layer = qnn.QuantConvTranspose2d(4, 6, 3, groups=2, weight_scaling_per_output_channel=True, **EXACT)
+    with torch.no_grad():
+        layer.weight.mul_(torch.tensor([0.2, 1, 5]).reshape(1, 3, 1, 1))
+    for engine in PRESENT:
+        found = lowered("torchq", Middle(layer), IMAGE, engine=engine)
+        assert "quantized.conv_transpose2d" not in calls(found)
+        assert_equal(found, IMAGE)
+
+
 def test_what_torch_has_no_integers_for_is_computed_in_floats() -> None:
     found = lowered("torchq", Middle(torch.tanh), IMAGE)
     assert calls(found) == ["aten.dequantize", "aten.tanh", "aten.quantize_per_tensor"]

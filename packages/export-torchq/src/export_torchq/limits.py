@@ -1,15 +1,18 @@
-"""Which convolutions and linear layers an engine computes in integers; found by comparing each with floats, on torch 2.13."""
+"""Which layers and pools an engine computes in integers; found by comparing each with floats, on torch 2.13."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 import torch
+from torch import fx
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from export_torchq.levels import Weight
 from quant_core.export.arguments import arguments
 from quant_core.export.products import TRANSPOSED, Product
 
+_aten = torch.ops.aten
 _IMAGE: Final = 2
 _VOLUME: Final = 3
 _PACKED: Final = 8
@@ -63,9 +66,10 @@ def _pairs_overflow(weight: Weight, high: int) -> bool:
 
 
 def _limit_of_transposed(engine: str, found: Product, weight: Weight) -> str | None:
-    if weight.axis is not None and engine != "qnnpack":
-        return f"engine {engine} takes weight scales per tensor in transposed convolutions"
     given = arguments(found.node)
+    if weight.axis is not None and (engine != "qnnpack" or given["groups"] != 1):
+        groups = " of several groups" if engine == "qnnpack" else ""
+        return f"engine {engine} takes weight scales per tensor in transposed convolutions{groups}"
     spaced = any(given["output_padding"])
     if engine == "onednn" and spaced:
         return "engine onednn takes transposed convolutions without output_padding"
@@ -88,6 +92,36 @@ def _is_narrow(weight: Weight, given: dict[str, Any], outputs: int) -> bool:
     if weight.integers.dim() != _IMAGE + 2 or weight.integers.shape[2] != 2 or given["groups"] != 1:
         return False
     return not any(given["padding"]) and weight.integers.shape[0] % _PACKED == 0 and outputs % _PACKED == 0
+
+
+def is_wrong(engine: str, node: fx.Node) -> bool:
+    """Whether an engine computes an operation that moves, selects or averages quantized values wrongly, or not at all."""
+    if node.target in _ENLARGING:
+        return not _is_extended(node.args[0])
+    if engine != "qnnpack":
+        return False
+    given = arguments(node)
+    if node.target is _aten.avg_pool2d.default:
+        whole = given["count_include_pad"] or not any(each(given["padding"], _IMAGE))
+        return not whole or given["divisor_override"] is not None
+    if node.target is _aten.max_pool2d.default:
+        return set(each(given["kernel_size"], _IMAGE)) == {1}
+    return node.target is _aten.max_pool3d.default
+
+
+def _is_extended(used: Any) -> bool:
+    """Whether an image has more than one value along each axis: else torch takes its channels for rows."""
+    return all(statically_known_true(size > 1) for size in used.meta["val"].shape[2:])
+
+
+_ENLARGING: Final = (
+    _aten.adaptive_avg_pool2d.default,
+    _aten.upsample_nearest2d.default,
+    _aten.upsample_nearest2d.vec,
+    _aten.upsample_nearest3d.default,
+    _aten.upsample_nearest3d.vec,
+)
+"""Operations whose result may be larger than their operand."""
 
 
 def is_lopsided(found: Product) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import fx
 
 from export_torchq.levels import unsigned_levels
+from export_torchq.limits import is_wrong
 from export_torchq.lowering import Lowering
 from quant_core.export.arguments import arguments
 from quant_core.export.grid import keeps_grid, same_grid
@@ -62,11 +63,11 @@ def lower_move(lowering: Lowering, node: fx.Node) -> bool:
 
 
 def _has_integers(lowering: Lowering, node: fx.Node) -> bool:
-    """Whether torch has this form of an operation for quantized tensors: not every way to pad, nor every engine every pool."""
+    """Whether torch has this form of an operation for quantized tensors, and computes it rightly."""
     if node.target is _aten.pad.default:
         mode = arguments(node)["mode"]
         return mode == "constant" or (mode == "reflect" and len(node.meta["val"].shape) <= _IMAGE)
-    return not (node.target is _aten.max_pool3d.default and lowering.engine == "qnnpack")
+    return not is_wrong(lowering.engine, node)
 
 
 def lower_concatenation(lowering: Lowering, node: fx.Node) -> bool:
@@ -93,6 +94,8 @@ def lower_average(lowering: Lowering, node: fx.Node) -> bool:
     used: Any = node.args[0]
     landing = lowering.landings.get(node.name)
     if landing is None or lowering.integer_of(used) is None or not same_grid(lowering.on[used], landing):
+        return False
+    if not _has_integers(lowering, node):
         return False
     lowering.keep(node, lowering.copy(node, of=lowering.either_of), landing)
     return True
