@@ -14,8 +14,9 @@ from quant_core import native
 from quant_core.errors import ConfigurationError
 from quant_core.native import NativeBuildError
 from quant_core.native.acceptance import is_acceptable
+from quant_core.native.binding import SOURCES
 from quant_core.native.compiler import build
-from quant_core.native.library import SOURCES, Kernels
+from quant_core.native.library import Kernels
 from quant_core.ops import quantize_int
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="this machine has no C compiler")

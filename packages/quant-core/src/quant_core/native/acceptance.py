@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quant_core.native.library import Grain, Kernels
+from quant_core.native.binding import Grain
+from quant_core.native.library import Kernels
 
 _CHANNELS, _INNER = 3, 1237  # a last vector and a last block that are not full
 _GRAIN: Grain = (1, _CHANNELS, _INNER)
@@ -21,7 +22,12 @@ def is_acceptable(kernels: Kernels) -> bool:
     scale = torch.tensor([[0.5], [0.7], [1.1]])
     zero_point = torch.tensor([[0.0], [1.0], [-2.0]])
     quantizes = _quantizes(kernels, x, g, scale, zero_point) and _quantizes_by_largest(kernels, x, g)
-    return quantizes and _finds_largest(kernels, x, g) and _collects(kernels, x)
+    return (
+        quantizes
+        and _quantizes_by_threshold(kernels, x, g, scale)
+        and _finds_largest(kernels, x, g)
+        and _collects(kernels, x)
+    )
 
 
 def _quantizes(kernels: Kernels, x: Tensor, g: Tensor, scale: Tensor, zero_point: Tensor) -> bool:
@@ -65,6 +71,19 @@ def _quantizes_by_largest(kernels: Kernels, x: Tensor, g: Tensor) -> bool:
     found = kernels.gradient_by_largest(g, g[:, :1].contiguous(), x, scale, most, _HIGH, _BOUNDS, "ROUND")
     passes = torch.equal(found[~ties], wanted[~ties])
     return passes and torch.equal(y, levels * scale) and torch.allclose(found, wanted, rtol=1e-3)
+
+
+def _quantizes_by_threshold(kernels: Kernels, x: Tensor, g: Tensor, parameter: Tensor) -> bool:
+    """By comparison with the kernels that it consists of."""
+    y, scale, code = kernels.by_threshold(x, -parameter, _GRAIN, 0.6, _HIGH, _BOUNDS, "ROUND", rectify=False)
+    wanted_scale = parameter.clamp(min=0.6) / _HIGH
+    wanted, _ = kernels.quantize(x, wanted_scale, None, _GRAIN, _BOUNDS, "ROUND", rectify=False, keep=False)
+    if not torch.equal(scale, wanted_scale) or not torch.equal(y, wanted):
+        return False
+    grad_x, for_parameter = kernels.gradient_by_threshold(g, scale, code, -parameter, _GRAIN, _HIGH, _BOUNDS)
+    wanted_grad, sums = kernels.gradient(g, code, None, _GRAIN, _BOUNDS)
+    through = (sums[0].view(-1, 1) + scale) / _HIGH
+    return grad_x is not None and torch.equal(grad_x, wanted_grad) and torch.equal(for_parameter, -through)
 
 
 def _collects(kernels: Kernels, x: Tensor) -> bool:

@@ -156,6 +156,30 @@ API void gradient(const float *g, const int16_t *code, float *gx, i64 outer, i64
     }
 }
 
+/* Quantization at the scale max(|parameter|, minimum) / divisor of each channel. */
+API void by_threshold(const float *x, float *y, int16_t *code, i64 outer, i64 channels, i64 inner, const float *parameter,
+                      float minimum, float divisor, float low, float high, int rectify, int mode, float *scale, int threads) {
+    for (i64 channel = 0; channel < channels; channel++) {
+        float threshold = fabsf(parameter[channel]);
+        scale[channel] = (threshold < minimum ? minimum : threshold) / divisor;
+    }
+    quantize(x, y, code, outer, channels, inner, scale, 0, low, high, rectify, mode, threads);
+}
+
+/* Its gradients: that of x, and that of the parameter, through the value and of the scale. g and gx, or of_scale, may be left
+ * out. partials: room for 3 numbers for each block; sums: for 3 numbers for each channel. */
+API void gradient_by_threshold(const float *g, const float *of_scale, const int16_t *code, float *gx, i64 outer, i64 channels,
+                               i64 inner, const float *parameter, float divisor, float low, float high, double *partials,
+                               float *sums, float *for_parameter, int threads) {
+    if (g)
+        gradient(g, code, gx, outer, channels, inner, 0, low, high, partials, sums, sums + channels, sums + 2 * channels, threads);
+    for (i64 channel = 0; channel < channels; channel++) {
+        float through_value = g ? sums[channel] : 0.0f;
+        float sum = (of_scale ? through_value + of_scale[channel] : through_value) / divisor;
+        for_parameter[channel] = parameter[channel] < 0.0f ? -sum : sum;
+    }
+}
+
 INLINE double error_products(const float *g, const float *x, i64 n, float s, float z, float low, float high, int mode) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)

@@ -70,10 +70,11 @@ class _ByThreshold(torch.autograd.Function):
         library = kernels()
         assert library is not None
         minimum, bounds, divisor, rounding_mode, rectify, grain = options
-        scale = parameter.abs().clamp_(min=minimum).div_(divisor)
-        y, code = library.quantize(x, scale, None, grain, bounds, rounding_mode, rectify=rectify, keep=True)
+        y, scale, code = library.by_threshold(
+            x, parameter, grain, minimum, divisor, bounds, rounding_mode, rectify=rectify
+        )
         ctx.save_for_backward(code, parameter)
-        ctx.options = options
+        ctx.options = grain, divisor, bounds
         ctx.set_materialize_grads(False)
         return y, scale
 
@@ -82,16 +83,11 @@ class _ByThreshold(torch.autograd.Function):
         library = kernels()
         assert library is not None
         code, parameter = ctx.saved_tensors
-        _, bounds, divisor, _, _, grain = ctx.options
         of_value, of_scale = grads
-        grad_x = None
         if of_value is not None:
-            grad_x, sums = library.gradient(in_memory_order_of(code, of_value), code, None, grain, bounds)
-            through_value = sums[0].view(parameter.shape)
-            of_scale = through_value if of_scale is None else through_value + of_scale
-        if of_scale is None:
+            of_value = in_memory_order_of(code, of_value)
+        elif of_scale is None:
             return None, None, None
-        grad_parameter = of_scale / divisor
-        if parameter.numel() > 1 or parameter.item() < 0:
-            grad_parameter = torch.where(parameter < 0, -grad_parameter, grad_parameter)
-        return grad_x, grad_parameter, None
+        if of_scale is not None:
+            of_scale = of_scale.contiguous()
+        return *library.gradient_by_threshold(of_value, of_scale, code, parameter, *ctx.options), None
