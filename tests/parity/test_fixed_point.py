@@ -8,7 +8,7 @@ import torch
 from brevitas.core.function_wrapper import CeilSte, FloorSte, RoundSte
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 import quant_core.quant as q
 import quant_nn as qnn
@@ -138,34 +138,3 @@ def test_activations_from_a_given_maximum(seed: int, bits: int, limit: float) ->
     ]
     for step in range(3):
         compare_step(layers, tensor(seed + step, 4, 300, scale=3), tensor(seed, 4, 300), bits)
-
-
-def test_a_short_training_in_fixed_point_goes_the_same_way() -> None:
-    losses = []
-    start: dict[str, Tensor] = {}
-    for library, presets in ((qnn, q), (bnn, bq)):
-        options = {"weight_quant": presets.Int8WeightPerTensorFixedPoint, "weight_bit_width": 4, "bias": True}
-        net = nn.Sequential(
-            library.QuantIdentity(presets.Int8ActPerTensorFixedPoint, bit_width=8, collect_stats_steps=3),
-            library.QuantLinear(16, 12, **options),
-            library.QuantReLU(presets.Uint8ActPerTensorFixedPoint, bit_width=4, collect_stats_steps=3),
-            library.QuantLinear(12, 4, **options),
-        )
-        weights = {f"{i}.{n}": tensor(i, *getattr(net[i], n).shape) * 0.3 for i in (1, 3) for n in ("weight", "bias")}
-        start = start or weights
-        with torch.no_grad():
-            for name, weight in start.items():
-                net.get_parameter(name).copy_(weight)
-        for index in (1, 3):
-            net[index].weight_quant.init_tensor_quant()
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
-        found = []
-        for step in range(12):
-            optimizer.zero_grad()
-            loss = net(tensor(100 + step, 32, 16)).square().mean()
-            loss.backward()
-            optimizer.step()
-            found.append(loss.item())
-        losses.append(found)
-    assert losses[0][0] == losses[1][0]
-    torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=5e-3, atol=0)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 import quant_core.quant as q
 import quant_nn as qnn
@@ -172,37 +172,3 @@ def test_accumulators_of_all_layers(kind: str, args: tuple[int, ...], shape: tup
     assert torch.equal(ours.value, theirs.value)
     assert ours.bit_width.item() == theirs.bit_width.item()
     assert torch.equal(ours.scale.flatten(), theirs.scale.flatten())
-
-
-def small_net(library: Any, presets: Any) -> nn.Module:
-    return nn.Sequential(
-        library.QuantIdentity(bit_width=8, return_quant_tensor=True, collect_stats_steps=3),
-        library.QuantLinear(16, 12, bias=True, weight_bit_width=4, bias_quant=presets.Int8Bias),
-        library.QuantReLU(bit_width=4, return_quant_tensor=True, collect_stats_steps=3),
-        library.QuantLinear(12, 4, bias=True, weight_bit_width=4, bias_quant=presets.Int8Bias),
-    )
-
-
-def test_a_short_training_goes_the_same_way() -> None:
-    losses = []
-    start: dict[str, Tensor] = {}
-    for library, presets in ((qnn, q), (bnn, bq)):
-        net = small_net(library, presets)
-        weights = {f"{i}.{n}": tensor(i, *getattr(net[i], n).shape) * 0.3 for i in (1, 3) for n in ("weight", "bias")}
-        start = start or weights
-        with torch.no_grad():
-            for name, weight in start.items():
-                net.get_parameter(name).copy_(weight)
-        for index in (1, 3):
-            net[index].weight_quant.init_tensor_quant()
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
-        found = []
-        for step in range(12):
-            optimizer.zero_grad()
-            loss = net(tensor(100 + step, 32, 16)).square().mean()
-            loss.backward()
-            optimizer.step()
-            found.append(loss.item())
-        losses.append(found)
-    assert losses[0][0] == losses[1][0]
-    assert losses[0] == pytest.approx(losses[1], rel=5e-3)
