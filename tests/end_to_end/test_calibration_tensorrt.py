@@ -114,3 +114,12 @@ def test_a_quantizer_that_has_seen_no_data_is_named(tmp_path: Path) -> None:
 
     net = nn.Sequential(qnn.QuantLinear(3, 2, quant_desc_input=QuantDescriptor()), TensorQuantizer())
     assert capture(net, (torch.ones(2, 3),)).uncalibrated == ("0.input_quant", "1.quant")
+
+
+def test_descriptors_take_numbers_of_numpy() -> None:
+    found = QuantDescriptor(
+        num_bits=np.int64(4), axis=np.int64(1), amax=np.array([1.0, 2.5]), scale_amax=np.float32(0.5)
+    )
+    assert found == QuantDescriptor(num_bits=4, axis=1, amax=(1.0, 2.5), scale_amax=0.5)
+    assert QuantDescriptor.from_yaml(found.to_yaml()) == found
+    assert QuantDescriptor(amax=np.float32(2)) == QuantDescriptor(amax=2.0)

@@ -80,7 +80,7 @@ def test_amax_may_be_a_tensor() -> None:
             {"amax": -1.0},
             "amax=-1.0 is not possible\n"
             "  at QuantDescriptor\n"
-            "  a largest magnitude is positive and finite\n"
+            "  a largest magnitude is a positive and finite number\n"
             "  Leave it out to calibrate it.",
         ),
         (
@@ -89,6 +89,20 @@ def test_amax_may_be_a_tensor() -> None:
             "  at QuantDescriptor\n"
             "  without an axis there is one\n"
             "  Give axis, or one number.",
+        ),
+        (
+            {"amax": "1e-3"},
+            "amax='1e-3' is not possible\n"
+            "  at QuantDescriptor\n"
+            "  a largest magnitude is a positive and finite number\n"
+            "  Leave it out to calibrate it.",
+        ),
+        (
+            {"amax": {1: 2}},
+            "amax={1: 2} is not possible\n"
+            "  at QuantDescriptor\n"
+            "  it is a number, or a list, tensor or array of them\n"
+            "  Write 1.0, for example.",
         ),
         (
             {"calib_method": "entrpy"},

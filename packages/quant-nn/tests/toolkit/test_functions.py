@@ -86,6 +86,55 @@ def test_the_output_has_the_dtype_asked_for() -> None:
     assert tensor_quant(torch.rand(3), 1.0, output_dtype=torch.int8)[0].dtype == torch.int8
     assert fake_tensor_quant(torch.rand(3).double(), 1.0, output_dtype=torch.float64).dtype == torch.float64
 
+    assert tensor_quant(torch.ones(1), 1.0, output_dtype=torch.uint8, unsigned=True)[0].item() == 255
+
+
+@pytest.mark.parametrize("bits", [25, 31, 32])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float64])
+def test_integers_of_many_bits_are_exact(bits: int, dtype: torch.dtype) -> None:
+    integers, _ = tensor_quant(torch.tensor([1.0, -1.0, 0.5, 9.0]), 1.0, num_bits=bits, output_dtype=dtype)
+    high = 2 ** (bits - 1) - 1
+    assert integers.tolist() == [high, -high, 2 ** (bits - 2), high]
+
+
+@pytest.mark.parametrize("unsigned", [True, False])
+def test_where_amax_is_0_everything_is_0(unsigned: bool) -> None:
+    x, amax = torch.tensor([[0.5, 0.9], [0.5, 0.9]]), torch.tensor([[0.0], [1.0]])
+    integers, scale = tensor_quant(x, amax, unsigned=unsigned)
+    assert integers[0].tolist() == [0, 0]
+    assert fake_tensor_quant(x, amax, unsigned=unsigned)[0].tolist() == [0, 0]
+    assert torch.equal(integers[1], tensor_quant(x[1], 1.0, unsigned=unsigned)[0])
+    assert torch.isfinite(scale).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options", "text"),
+    [
+        (torch.int8, {"unsigned": True}, "8 bits\n  they go from 0 to 255"),
+        (torch.uint8, {}, "8 bits\n  they go from -127 to 127"),
+        (torch.bool, {"num_bits": 2, "unsigned": True}, "2 bits\n  they go from 0 to 3"),
+        (torch.float16, {"num_bits": 13}, "13 bits\n  they go from -4095 to 4095"),
+        (torch.float32, {"num_bits": 26}, "26 bits\n  they go from -33554431 to 33554431"),
+    ],
+)
+def test_a_dtype_holds_all_integers_or_is_refused(dtype: torch.dtype, options: dict[str, object], text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        tensor_quant(torch.ones(1), 1.0, output_dtype=dtype, **options)
+    assert str(caught.value) == (
+        f"output_dtype={dtype} does not hold integers of {text}, and not all of them are numbers of that dtype\n"
+        "  Use torch.int64, or torch.float64."
+    )
+
+
+def test_floats_are_written_as_floats() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        fake_tensor_quant(torch.ones(1), 1.0, output_dtype=torch.int8)
+    assert str(caught.value) == (
+        "output_dtype=torch.int8 holds no fractions\n"
+        "  what integers stand for are floats\n"
+        "  Use tensor_quant() for the integers, or a dtype such as torch.float."
+    )
+
 
 def test_it_compiles_as_one_graph() -> None:
     x = torch.randn(8)
@@ -109,6 +158,13 @@ def test_it_compiles_as_one_graph() -> None:
             "amax of shape (3,) does not fit a tensor of shape (2,)\n"
             "  it is broadcast to the tensor: one element, or one for each index along an axis and 1 elsewhere\n"
             "  Compute it with keepdim=True, for example x.abs().amax(dim=(1, 2, 3), keepdim=True).",
+        ),
+        (
+            [1.0, float("nan")],
+            {"amax": 1.0},
+            "NaN cannot be quantized\n"
+            "  1 of the 2 elements of the tensor are NaN\n"
+            "  Look for infinities and NaN in the data, and in the weights of the layers before.",
         ),
         (
             [-1.5],

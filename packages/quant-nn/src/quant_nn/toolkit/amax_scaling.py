@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from quant_core.components import AbsMax, Granularity, Scaling
 from quant_core.components.granularity import PerTensor
 from quant_core.components.restriction import Restriction
 from quant_core.components.scaling.base import widened
+from quant_core.errors import InputError
+from quant_nn.calibration.places import threshold_of
 
 
 class AmaxScaling(Scaling):
@@ -30,6 +33,9 @@ class AmaxScaling(Scaling):
         restrict_scaling_impl: which numbers the threshold may be.
 
     Gradient: to ``amax`` where it is learned; to the largest elements where each tensor has its own.
+
+    Raises:
+        InputError: from ``forward``, when a tensor that is to have its own holds infinities or NaN, or does not fit ``amax``.
 
     >>> scaling = AmaxScaling()
     >>> scaling(torch.tensor([1.0, -3.0])), scaling(torch.tensor([9.0]))
@@ -78,10 +84,14 @@ class AmaxScaling(Scaling):
         """Until it is known."""
         return not self._known
 
-    @torch.no_grad()
     def take_threshold(self, threshold: Tensor) -> None:
-        """Take a threshold that was found in data; it stays from now on, or is learned."""
-        start = self.restrict_scaling_impl.parameter_for(self.at_least(threshold.to(self.value) * self.factor))
+        """Take a threshold that was found in data, times ``scale_amax``; it stays from now on, or is learned."""
+        self.take_amax(threshold.to(self.value) * self.factor)
+
+    @torch.no_grad()
+    def take_amax(self, amax: Tensor) -> None:
+        """Take a threshold as it is; it stays from now on, or is learned."""
+        start = self.restrict_scaling_impl.parameter_for(self.at_least(amax.to(self.value)))
         if self.value.shape != start.shape:
             self.value = nn.Parameter(start) if self.learns else start
         self.value.copy_(start)
@@ -98,6 +108,7 @@ class AmaxScaling(Scaling):
         if self._known:
             return self.of_parameter(self._along(x))
         found: Tensor = self.largest(x)
+        _check_finite(found)
         if self.learns and self.training and not torch.compiler.is_compiling():
             self.take_threshold(found.detach())
             return self.of_parameter(self._along(x))
@@ -107,7 +118,14 @@ class AmaxScaling(Scaling):
         """``value`` in a shape that is broadcast to ``x``; it is given as one number for each channel."""
         if self.value.dim() == 0 or x.dim() == 0 or self.value.dim() == x.dim():
             return widened(self.value)
-        return widened(self.value).reshape(self.granularity.scale_shape(x))
+        shape = self.granularity.scale_shape(x)
+        if math.prod(shape) != self.value.numel():
+            raise InputError(
+                f"amax of {self.value.numel()} numbers does not fit a tensor of shape {tuple(x.shape)}",
+                why=f"it is one number for each of {math.prod(shape)} channels",
+                fix="Check the axis, and how many numbers there are along it.",
+            )
+        return widened(self.value).reshape(shape)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         stored = state_dict.get(f"{prefix}value")
@@ -119,3 +137,43 @@ class AmaxScaling(Scaling):
     def extra_repr(self) -> str:
         """Whether it is known."""
         return "" if self._known else "not calibrated"
+
+
+def set_amax(scaling: Scaling, amax: Tensor | float, place: str) -> None:
+    """Set the threshold of a quantizer as it is given, without a factor.
+
+    Raises:
+        InputError: when it is no largest magnitude, or not one for each channel.
+
+    >>> scaling = AmaxScaling(scale_amax=0.5)
+    >>> set_amax(scaling, 2.0, "")
+    >>> scaling(torch.tensor([9.0]))
+    tensor(2.)
+    """
+    try:
+        given = torch.as_tensor(amax, dtype=torch.float64).detach()
+    except (TypeError, ValueError, RuntimeError) as failure:
+        raise _no_amax(amax, place, f"it is a number or a tensor, and no {type(amax).__name__}") from failure
+    if not bool((torch.isfinite(given) & (given >= 0)).all()):
+        raise _no_amax(amax, place, "a largest magnitude is finite and not negative")
+    if isinstance(scaling, AmaxScaling) and not scaling.learns and scaling.granularity != PerTensor():
+        return scaling.take_amax(given)  # how many channels there are is known from a tensor only
+    now = threshold_of(scaling)
+    if given.numel() != now.numel():
+        raise _no_amax(amax, place, f"it is {given.numel()} numbers, and the scale of this quantizer has {now.numel()}")
+    take = scaling.take_amax if isinstance(scaling, AmaxScaling) else scaling.take_threshold
+    take(given.reshape(now.shape))
+
+
+def _no_amax(amax: object, place: str, why: str) -> InputError:
+    return InputError(f"{amax!r} is no amax", where=place, why=why, fix="Give x.abs().max() of a tensor, for example.")
+
+
+def _check_finite(largest: Tensor) -> None:
+    if torch.compiler.is_compiling() or largest.is_meta or bool(torch.isfinite(largest).all()):
+        return
+    raise InputError(
+        "a tensor that holds infinities or NaN has no largest magnitude",
+        why=f"it is {largest[~torch.isfinite(largest)].flatten()[0].item()}, and would make the scale",
+        fix="Look for infinities and NaN in the data, and in the weights of the layers before; or give amax.",
+    )

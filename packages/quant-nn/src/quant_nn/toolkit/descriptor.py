@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 
 from quant_core.errors import ConfigurationError, did_you_mean
@@ -53,7 +55,7 @@ class QuantDescriptor:
     fake_quant: bool = True
 
     def __post_init__(self) -> None:
-        check_num_bits(self.num_bits, where=self.place)
+        object.__setattr__(self, "num_bits", check_num_bits(self.num_bits, where=self.place))
         object.__setattr__(self, "axis", self._checked_axis(self.axis))
         object.__setattr__(self, "amax", self._checked_amax(self.amax))
         for name in ("learn_amax", "unsigned", "narrow_range", "fake_quant"):
@@ -66,8 +68,10 @@ class QuantDescriptor:
             raise self._wrong(
                 "calib_method", f"the methods are {known}", did_you_mean(str(self.calib_method), CALIB_METHODS)
             )
-        if self.scale_amax is not None and not _is_positive(self.scale_amax):
-            raise self._wrong("scale_amax", "a factor of amax is positive and finite", "Use a number such as 0.9.")
+        if self.scale_amax is not None:
+            if not _is_positive(self.scale_amax):
+                raise self._wrong("scale_amax", "a factor of amax is positive and finite", "Use a number such as 0.9.")
+            object.__setattr__(self, "scale_amax", float(self.scale_amax))
         if self.unsigned and self.narrow_range:
             raise self._wrong(
                 "narrow_range",
@@ -145,30 +149,43 @@ class QuantDescriptor:
     def _checked_axis(self, axis: Any) -> int | None:
         if isinstance(axis, (tuple, list)) and len(axis) == 1:
             axis = axis[0]
-        if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int)):
+        if axis is None:
+            return None
+        if isinstance(axis, bool) or not isinstance(axis, Integral):
             raise self._wrong(
                 "axis", "one axis may have a scale for each index", "Give one axis, such as 0, or None for one scale."
             )
-        return axis
+        return int(axis)
 
     def _checked_amax(self, amax: Any) -> float | tuple[float, ...] | None:
         if amax is None:
             return None
-        if isinstance(amax, Tensor):
-            amax = amax.flatten().tolist() if amax.dim() else amax.item()
+        if isinstance(amax, Tensor) or not isinstance(amax, (str, Sequence, Real)):
+            amax = self._listed(amax)
         several = isinstance(amax, Sequence) and not isinstance(amax, str)
         if not (all(map(_is_positive, amax)) and len(amax) > 0 if several else _is_positive(amax)):
-            raise self._wrong("amax", "a largest magnitude is positive and finite", "Leave it out to calibrate it.")
+            why = "a largest magnitude is a positive and finite number"
+            raise self._wrong("amax", why, "Leave it out to calibrate it.")
         if several and self.axis is None:
             raise self._wrong("amax", "without an axis there is one", "Give axis, or one number.")
         return tuple(float(one) for one in amax) if several else float(amax)
+
+    def _listed(self, amax: Any) -> Any:
+        """A tensor or an array as a number or a list of numbers."""
+        try:
+            found = torch.as_tensor(amax, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise self._wrong(
+                "amax", "it is a number, or a list, tensor or array of them", "Write 1.0, for example."
+            ) from None
+        return found.flatten().tolist() if found.dim() else found.item()
 
     def _wrong(self, name: str, why: str, fix: str) -> ConfigurationError:
         return ConfigurationError(f"{name}={getattr(self, name)!r} is not possible", where=self.place, why=why, fix=fix)
 
 
 def _is_positive(number: Any) -> bool:
-    return isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < math.inf
+    return isinstance(number, Real) and not isinstance(number, bool) and 0 < float(number) < math.inf
 
 
 def _not_yaml(why: str) -> ConfigurationError:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from quant_core.components import Scaling
-from quant_core.errors import ConfigurationError, StateError
+from quant_core.errors import ConfigurationError
 from quant_core.ops import round_ste
 from quant_core.proxies import QuantProxy
 from quant_core.tensor import QuantTensor
-from quant_nn.calibration.calibrators import Calibrator, HistogramCalibrator
-from quant_nn.calibration.levels import Levels
-from quant_nn.calibration.methods import Method
 from quant_nn.calibration.places import threshold_of
 from quant_nn.layer import QuantLayer, value_of
 from quant_nn.quantizers import build_proxy
-from quant_nn.toolkit.amax_scaling import AmaxScaling
-from quant_nn.toolkit.collecting import ToolkitObserver, toolkit_method
+from quant_nn.toolkit.amax_scaling import AmaxScaling, set_amax
 from quant_nn.toolkit.descriptor import QuantDescriptor
 from quant_nn.toolkit.injectors import activation_quantizer
+from quant_nn.toolkit.switches import Switches, nothing_collected, toolkit_method
 
 
 class TensorQuantizer(QuantLayer):
@@ -37,7 +33,7 @@ class TensorQuantizer(QuantLayer):
         if_calib: whether it collects for :meth:`load_calib_amax`.
 
     Raises:
-        InputError: from ``forward`` while collecting, when the tensor holds infinities or NaN.
+        InputError: from ``forward`` without ``amax`` or while collecting, when the tensor holds infinities or NaN.
         StateError: from ``forward``, when it clips and has no ``amax``.
 
     Shape: any; returns a plain tensor of the same shape: floats, or with ``fake_quant=False`` the integers as floats.
@@ -45,6 +41,7 @@ class TensorQuantizer(QuantLayer):
     Gradient: straight-through in the range, none beyond; with ``learn_amax`` to ``amax`` as in
     :func:`quant_core.ops.quantize_int`.
 
+    >>> import torch
     >>> quantizer = TensorQuantizer(QuantDescriptor(num_bits=4))
     >>> quantizer.disable_quant(); quantizer.enable_calib()
     >>> _ = quantizer(torch.tensor([0.1, -0.7]))
@@ -72,12 +69,13 @@ class TensorQuantizer(QuantLayer):
                 fix="Pass QuantDescriptor(num_bits=8), for example.",
             )
         self.fake_quant = descriptor.fake_quant
-        self.clips = if_clip
         proxy = build_proxy(self, activation_quantizer(descriptor), "", {})
         assert proxy is not None
         self.quant: QuantProxy = proxy
         if not if_quant:
             self.disable_quant()
+        if if_clip:
+            self.enable_clip()
         if if_calib:
             self.enable_calib()
 
@@ -96,12 +94,16 @@ class TensorQuantizer(QuantLayer):
         """
         found = cls.__new__(cls)
         nn.Module.__init__(found)
-        found.fake_quant, found.clips, found.quant = True, False, proxy
+        found.fake_quant, found.quant = True, proxy
         return found
 
     @property
     def amax(self) -> Tensor | None:
-        """What the largest integer stands for; ``None`` where it has not been found."""
+        """What the largest integer stands for; ``None`` where it has not been found. It can be set.
+
+        Raises:
+            InputError: when it is set to what is no largest magnitude, or to several without an axis.
+        """
         scaling = self._scaling()
         if scaling.awaits_data:
             return None
@@ -109,7 +111,7 @@ class TensorQuantizer(QuantLayer):
 
     @amax.setter
     def amax(self, amax: Tensor | float) -> None:
-        self._scaling().take_threshold(torch.as_tensor(amax))
+        set_amax(self._scaling(), amax, self._place())
 
     def enable_quant(self) -> None:
         """Quantize."""
@@ -121,42 +123,42 @@ class TensorQuantizer(QuantLayer):
 
     def enable_clip(self) -> None:
         """Clamp to the range, also where nothing is quantized."""
-        self.clips = True
+        self._switched_on().clips = True
 
     def disable_clip(self) -> None:
         """Clamp only by quantizing."""
-        self.clips = False
+        if self._switches is not None:
+            self._switches.clips = False
+            self._switches.leave_if_idle()
 
     def enable_calib(self, method: str | None = None, **options: Any) -> None:
         """Collect from now on; what was collected before is kept.
 
         Args:
-            method: one of those of :func:`quant_nn.calibrate` but ``"statistics"``; that of the descriptor by default.
+            method: ``"max"``, ``"histogram"``, ``"entropy"``, ``"percentile"`` or ``"mse"``; that of the descriptor by default.
             options: its options.
+
+        Raises:
+            StateError: when something was collected by another method.
+            UnknownNameError: when there is no such method.
         """
-        observer = self._observer
-        if observer is None:
-            scaling = self._scaling()
-            quantizes = not self.quant.disable_quant
-            self.quant.disable_quant = False  # the observer lets values pass, so that they are seen
-            wanted = toolkit_method(method or str(getattr(scaling, "calib_method", "max")), options)
-            observer = ToolkitObserver(wanted, scaling, signed=self.quant.signed, quantizes=quantizes)
-            observer.handles = observer.hook(self.quant)
-        observer.collect = observer.take
+        switches = self._switches
+        if switches is not None and switches.method is not None and method is None and not options:
+            wanted = switches.method
+        else:
+            wanted = toolkit_method(method or str(getattr(self._scaling(), "calib_method", "max")), options)
+        self._switched_on().start(wanted)
 
     def disable_calib(self) -> None:
         """Collect no more; what was collected is kept for :meth:`load_calib_amax`."""
-        if self._observer is not None:
-            self._observer.collect = None
+        if self._switches is not None:
+            self._switches.stop()
 
     def reset_calib(self) -> None:
         """Forget what was collected, and stop collecting."""
-        observer = self._observer
-        if observer is None:
-            return
-        for handle in observer.handles:
-            handle.remove()
-        self.quant.disable_quant = observer.passes
+        if self._switches is not None:
+            self._switches.forget()
+            self._switches.leave_if_idle()
 
     def load_calib_amax(self, method: str | None = None, **options: Any) -> None:
         """Set ``amax`` from what was collected.
@@ -168,27 +170,13 @@ class TensorQuantizer(QuantLayer):
         Raises:
             StateError: when nothing was collected, or no histogram for a rule that needs one.
         """
-        observer = self._observer
-        calibrator = None if observer is None else observer.calibrator
-        if observer is None or calibrator is None or calibrator.empty:
-            raise StateError(
-                "there is no amax to load",
-                where=self._place(),
-                why="it has collected nothing" if observer is not None else "it was not told to collect",
-                fix="Call enable_calib(), run the model on data, and then load_calib_amax().",
-            )
-        if method is not None:
-            observer.method = self._other_rule(calibrator, toolkit_method(method, options))
-        levels = Levels.of_quant(self.quant.tensor_quant)
-        observer.method.check_levels(levels, self._place())
-        observer.scaling.take_threshold(calibrator.threshold(levels))
+        if self._switches is None:
+            raise nothing_collected(self._place(), "it was not told to collect")
+        self._switches.load(None if method is None else toolkit_method(method, options))
 
     def forward(self, x: Tensor | QuantTensor) -> Tensor:
         """The quantized tensor."""
-        value = value_of(x)
-        if self.clips:
-            value = self._clipped(value)
-        out = self.quant(value)
+        out = self.quant(value_of(x))
         if self.fake_quant or not isinstance(out, QuantTensor) or not self._quantizes:
             return value_of(out)
         integers: Tensor = round_ste(out.value / out.scale)
@@ -196,39 +184,30 @@ class TensorQuantizer(QuantLayer):
 
     def float_repr(self) -> str:
         """What differs from the plain quantizer."""
-        flags = {"integers": not self.fake_quant, "clips": self.clips, "collects": self._observer is not None}
+        switches = self._switches
+        flags = {
+            "integers": not self.fake_quant,
+            "clips": switches is not None and switches.clips,
+            "collects": switches is not None and switches.collect is not None,
+        }
         return ", ".join(name for name, on in flags.items() if on)
 
-    def _other_rule(self, calibrator: Calibrator, method: Method) -> Method:
-        """Let a calibrator find its threshold by another rule."""
-        if isinstance(calibrator, HistogramCalibrator):
-            calibrator.rule, calibrator.options = method.rule, dict(method.options)
-        elif method.rule is not None:
-            raise StateError(
-                f"{method.name!r} cannot be found in what was collected",
-                where=self._place(),
-                why="it was collected for 'max', which keeps no histogram",
-                fix="Set calib_method of the descriptor to it, or call enable_calib(method) before collecting.",
-            )
-        return method
-
     @property
-    def _observer(self) -> ToolkitObserver | None:
-        """It lives in the hooks of the quantizer, so that it goes where the quantizer goes."""
-        hooks = getattr(self.quant.tensor_quant, "_forward_pre_hooks", {}).values()
-        owners = (getattr(hook, "__self__", None) for hook in hooks)
-        return next((owner for owner in owners if isinstance(owner, ToolkitObserver)), None)
+    def _switches(self) -> Switches | None:
+        return Switches.on_quantizer(self.quant)
+
+    def _switched_on(self) -> Switches:
+        return self._switches or Switches(self.quant, self._scaling(), self._place())
 
     @property
     def _quantizes(self) -> bool:
-        observer = self._observer
-        return self.quant.is_quant_enabled and (observer is None or not observer.passes)
+        return self.quant.is_quant_enabled and (self._switches is None or not self._switches.passes)
 
     def _quantize(self, on: bool) -> None:
-        if self._observer is None:
+        if self._switches is None:
             self.quant.disable_quant = not on
         else:
-            self._observer.passes = not on
+            self._switches.passes = not on
 
     def _scaling(self) -> Scaling:
         for part in self.quant.tensor_quant.modules():
@@ -240,18 +219,6 @@ class TensorQuantizer(QuantLayer):
             why="the scale of this quantizer does not come from data",
             fix="Use a quantizer such as Int8ActPerTensorFloat, or a descriptor without amax.",
         )
-
-    def _clipped(self, x: Tensor) -> Tensor:
-        amax = self.amax
-        if amax is None:
-            raise StateError(
-                "there is no amax to clip at",
-                where=self._place(),
-                why="none was given, and none was found in data",
-                fix="Give amax in the descriptor, or calibrate before enable_clip().",
-            )
-        bound = amax.to(x.dtype)
-        return torch.minimum(torch.maximum(x, -bound if self.quant.signed else torch.zeros_like(bound)), bound)
 
     def _place(self) -> str:
         return type(self.quant.owners[0]).__name__
