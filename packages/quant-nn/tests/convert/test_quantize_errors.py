@@ -205,6 +205,16 @@ def test_what_a_layer_needs_and_cannot_tell() -> None:
     ]
 
 
+def test_options_that_the_float_layer_tells() -> None:
+    rule = Rule(types="Linear", options={"in_features": 5})
+    assert refused(ConfigurationError, nn.Sequential(nn.Linear(4, 2)), rule) == [
+        "QuantLinear has another shape than this layer",
+        "at 0, by rule 1",
+        "weight is (2, 4) here, and with the options of the rule it would be (2, 5)",
+        "Leave options out that the float layer tells, such as its sizes.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("given", "what", "why"),
     [

@@ -22,7 +22,7 @@ scalars = st.one_of(
     st.integers(-(2**31), 2**31),
     st.floats(allow_nan=False),
     st.text().filter(lambda text: ":" not in text),
-    st.lists(st.integers(-9, 9), max_size=3),
+    st.lists(st.integers(-9, 9) | st.lists(st.integers(-9, 9), max_size=2), max_size=3),
 )
 options = st.dictionaries(st.text(min_size=1).filter(lambda key: not key.endswith("_quant")), scalars, max_size=3)
 quantizers = st.dictionaries(
@@ -162,6 +162,15 @@ def test_an_unknown_option_is_found_when_the_layer_is_built(tmp_path: Path) -> N
     assert caught.value.fix == "Did you mean 'weight_bit_width'?"
 
 
+def test_a_wrong_value_is_found_by_its_line(tmp_path: Path) -> None:
+    """What is refused is called bit_width there, and weight_bit_width here."""
+    text = '[[rules]]\ntypes = "Linear"\noptions.weight_narrow_range = false\noptions.weight_bit_width = 99\n'
+    with pytest.raises(ConfigurationError) as caught:
+        quantize(nn.Linear(2, 2), read_rules(written(tmp_path, text)))
+    assert caught.value.what == "bit_width=99 is not a bit width"
+    assert str(caught.value.where).startswith("the model, by rules.toml:4: QuantLinear")
+
+
 def test_rules_that_contradict_each_other_are_named_by_their_lines(tmp_path: Path) -> None:
     text = '[[rules]]\ntypes = "Linear"\noptions.weight_bit_width = 4\n[[rules]]\nnames = "*"\noptions.weight_bit_width = 2\n'
     with pytest.raises(ConfigurationError) as caught:
@@ -245,3 +254,16 @@ def test_what_has_no_name_is_not_written(value: Any, tmp_path: Path) -> None:
     assert caught.value.what.endswith("cannot be written to a file")
     assert caught.value.where == "rule 1"
     assert not (tmp_path / "rules.toml").exists()
+
+
+@pytest.mark.parametrize("suffix", ["toml", "yaml"])
+def test_only_quantizers_are_none_in_files(suffix: str, tmp_path: Path) -> None:
+    """TOML has no word for nothing, and 'none' would be read as a word."""
+    with pytest.raises(ConfigurationError) as caught:
+        write_rules([Rule(names="*", options={"weight_quant": None, "stride": None})], tmp_path / f"rules.{suffix}")
+    assert str(caught.value).splitlines() == [
+        "stride=None cannot be written to a file",
+        "  at rule 1",
+        "  a file holds numbers, words, names of classes that can be imported, and 'none' for a quantizer",
+        "  Define a class at the top of a module, or register it as a quantizer; leave None out where it is the default.",
+    ]

@@ -14,6 +14,8 @@ from torch.nn.utils import parametrize
 from quant_core.errors import ConfigurationError
 from quant_core.proxies import QuantProxy
 
+_Held = tuple[dict[str, Any], str]
+"""A table of parameters or buffers, and a name in it."""
 _PLACE: Final = ("device", "dtype")
 _WITHOUT_EFFECT: Final = ("inplace",)
 """What changes how a float layer computes, and not what."""
@@ -98,6 +100,7 @@ def _adopt(built: nn.Module, layer: nn.Module) -> None:
     """Give a quantized layer the tensors of the float one, and let its quantizers start from them."""
     given, own = dict(_tensors(layer)), dict(_tensors(built))
     if given.keys() <= own.keys():
+        _check_shapes(given, own, type(built).__name__)
         for path, (tensors, name) in given.items():
             own[path][0][name] = tensors[name]
     else:
@@ -107,6 +110,17 @@ def _adopt(built: nn.Module, layer: nn.Module) -> None:
     for proxy in built.modules():
         if isinstance(proxy, QuantProxy) and proxy.rebuilds_on_load:
             proxy.init_tensor_quant()
+
+
+def _check_shapes(given: Mapping[str, _Held], own: Mapping[str, _Held], kind: str) -> None:
+    for path in given:
+        theirs, ours = (held[path][0][held[path][1]] for held in (given, own))
+        if theirs.shape != ours.shape:
+            raise ConfigurationError(
+                f"{kind} has another shape than this layer",
+                why=f"{path} is {tuple(theirs.shape)} here, and with the options of the rule it would be {tuple(ours.shape)}",
+                fix="Leave options out that the float layer tells, such as its sizes.",
+            )
 
 
 def _load(built: nn.Module, layer: nn.Module) -> None:
@@ -121,7 +135,7 @@ def _load(built: nn.Module, layer: nn.Module) -> None:
         ) from failure
 
 
-def _tensors(layer: nn.Module) -> Iterator[tuple[str, tuple[dict[str, Any], str]]]:
+def _tensors(layer: nn.Module) -> Iterator[tuple[str, _Held]]:
     """The parameters and buffers that are no part of a parametrization: by path, where each is held and under which name."""
     for path, module in layer.named_modules():
         if path.split(".")[0] == "parametrizations":

@@ -93,6 +93,8 @@ def _why(rule: Rule, matched: Sequence[Decision], decisions: Sequence[Decision])
     by_type = [decision for decision in decisions if has_type(rule, *_type_names(decision))]
     if rule.types and rule.names and by_name and by_type:
         return f"names are for {_paths(by_name, types=True)}; types are for {_paths(by_type)}; no layer is both"
+    if rule.behind and by_name and by_type:
+        return f"none of {_paths([one for one in by_type if _named(rule, one)])} takes what {' or '.join(rule.behind)} gives"
     parts = []
     if rule.names and not by_name:
         parts.append(f"no module has a path like {' or '.join(map(repr, rule.names))}")
@@ -114,8 +116,8 @@ def _fix(rule: Rule, matched: Sequence[Decision], decisions: Sequence[Decision],
     if close:
         return f"Did you mean {' or '.join(map(repr, dict.fromkeys(close)))}?"
     kinds = sorted({decision.site.kind.__name__ for decision in decisions if decision.site.entries})
-    known = ", ".join(kinds) or "that nothing is registered for"
-    return f"The model has layers of the types {known}. Set optional for a rule that may be for none."
+    have = f"layers of the types {', '.join(kinds)}" if kinds else "no layer that a quantized one is registered for"
+    return f"The model has {have}. Set optional for a rule that may be for none."
 
 
 def _named(rule: Rule, decision: Decision) -> bool:

@@ -20,7 +20,7 @@ from quant_core.errors import ConfigurationError, LoadError, QuantError, Unknown
 from quant_core.plugins import Registry, registry
 from quant_nn.convert.rule import Rule, Source
 from quant_nn.convert.rule_lines import Read, read_toml, read_yaml
-from quant_nn.convert.rule_options import resolved
+from quant_nn.convert.rule_options import is_quantizer_option, resolved
 from quant_nn.convert.rule_text import toml_text, yaml_text
 
 _KEYS: Final = tuple(part.name for part in fields(Rule) if part.name != "source")
@@ -138,21 +138,21 @@ def _rule(given: Mapping[str, Any], read: Read, number: int, file: Path, plugins
 
 def _plain(rule: Rule, number: int) -> dict[str, Any]:
     """A rule as text files hold it."""
-    unnamed = [(key, found) for key, found in rule.options.items() if not _has_text(found)]
+    unnamed = [(key, found) for key, found in rule.options.items() if not _has_text(key, found)]
     unnamed += [("layer", rule.layer)] if isinstance(rule.layer, type) else []
     for key, found in unnamed:
         raise ConfigurationError(
             f"{key}={found!r} cannot be written to a file",
             where=f"rule {number + 1}",
-            why="a file holds numbers, words, and names of classes that can be imported",
-            fix="Define the class at the top of a module, or register it as a quantizer.",
+            why="a file holds numbers, words, names of classes that can be imported, and 'none' for a quantizer",
+            fix="Define a class at the top of a module, or register it as a quantizer; leave None out where it is the default.",
         )
     given = {key: getattr(rule, key) for key in _KEYS}
     options = {key: "none" if found is None else found for key, found in rule.options.items()}
     return {key: found for key, found in {**given, "options": options}.items() if found}
 
 
-def _has_text(found: Any) -> bool:
+def _has_text(key: str, found: Any) -> bool:
     if isinstance(found, tuple):
-        return all(_has_text(one) for one in found)
-    return found is None or isinstance(found, bool | int | float | str)
+        return all(_has_text("", one) for one in found)
+    return is_quantizer_option(key) if found is None else isinstance(found, bool | int | float | str)

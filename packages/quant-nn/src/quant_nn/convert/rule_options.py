@@ -32,7 +32,7 @@ def named(key: str, value: Any) -> Any:
     if isinstance(value, str) and value.lower() == NOTHING and is_quantizer_option(key):
         return None
     if isinstance(value, list | tuple):
-        return tuple(value)
+        return tuple(one if not isinstance(one, list | tuple) else named(key, one) for one in value)
     if not isinstance(value, type):
         return value
     registered = registry().quantizers.get(value.__name__)
