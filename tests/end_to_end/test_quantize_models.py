@@ -52,23 +52,27 @@ class ResNet(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    def __init__(self, channels: int) -> None:
+    """With a shortcut where nothing changes its size; the last convolution has no rectifier behind it."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        wide = 2 * channels
+        wide = 2 * inputs
         self.layers = nn.Sequential(
-            *(conv_bn(channels, wide, 1), nn.ReLU6(), conv_bn(wide, wide, groups=wide), nn.ReLU6()),
-            conv_bn(wide, channels, 1),
+            *(conv_bn(inputs, wide, 1), nn.ReLU6(), conv_bn(wide, wide, groups=wide, stride=stride), nn.ReLU6()),
+            conv_bn(wide, outputs, 1),
         )
+        self.same = inputs == outputs and stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
+        return x + self.layers(x) if self.same else self.layers(x)
 
 
 class MobileNetV2(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.features = nn.Sequential(conv_bn(1, 4), nn.ReLU6(), InvertedResidual(4), InvertedResidual(4))
-        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(4, 3))
+        blocks = (InvertedResidual(4, 4, 1), InvertedResidual(4, 6, 2), InvertedResidual(6, 6, 1))
+        self.features = nn.Sequential(conv_bn(1, 4), nn.ReLU6(), *blocks)
+        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(6, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x).mean([2, 3]))
@@ -222,9 +226,9 @@ CASES = [
     for name, models in {
         "weight_only": ["DenseNet", "ViTBlock"],
         "w8a8_integer_cpu": [name for name in MODELS if name != "Recurrent"],
-        "w4a4_finn": ["ResNet", "MobileNetV2"],
-        "fixed_point_dpu": ["ResNet", "UNet"],
-        "torch_native": ["ResNet"],
+        "w4a4_finn": ["ResNet", "MobileNetV2", "DenseNet", "Inception"],
+        "fixed_point_dpu": ["ResNet", "MobileNetV2", "UNet"],
+        "torch_native": ["ResNet", "Inception"],
     }.items()
     for model in models
 ]

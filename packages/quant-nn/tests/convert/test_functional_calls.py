@@ -97,6 +97,105 @@ def test_a_transformer_layer_of_torch_is_made_of_layers() -> None:
     """Torch adds and rectifies between its layers: those calls are in its source."""
     calls = functional_calls(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (torch.randn(2, 3, 8),))
     assert [call.op for call in calls] == ["add", "relu", "add"]
+    assert all(call.module is None and not call.rewritten for call in calls)
+
+
+def net_of(forward: Any, **layers: nn.Module) -> nn.Module:
+    """A model of one function and its layers."""
+    kind = type("Made", (nn.Module,), {"forward": forward})
+    net: nn.Module = kind()
+    for name, layer in layers.items():
+        net.add_module(name, layer)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("forward", "path"),
+    [
+        (lambda self, x: F.relu6(self.conv(x)), "relu6"),
+        (lambda self, x: torch.add(input=self.conv(x), other=x), "eltwiseadd"),
+        (lambda self, x: torch.cat(tensors=(self.conv(x), x), axis=1), "cat"),
+        (lambda self, x: F.relu(input=self.conv(x)), "relu"),
+        (lambda self, x: self.conv(x).mean((-1, -2)), "adaptiveavgpool2d"),
+        (lambda self, x: torch.mean(self.conv(x), dim=[2, 3], keepdim=True), "adaptiveavgpool2d"),
+        (lambda self, x: F.dropout(self.conv(x), 0.5, training=self.training), "dropout"),
+    ],
+)
+def test_arguments_may_be_named(forward: Any, path: str) -> None:
+    torch.manual_seed(0)
+    net = net_of(forward, conv=nn.Conv2d(3, 3, 3, padding=1))
+    expected = copy.deepcopy(net).eval()(X)
+    conversion = quantize(net, Rule(types="Conv2d", options={"weight_quant": None}), graph=True, inputs=(X,))
+    assert path in {one.path for one in conversion.left} | {one.path for one in conversion.replaced}
+    assert conversion.calls == ()
+    assert torch.equal(conversion.model.eval()(X), expected)
+
+
+@pytest.mark.parametrize(
+    ("forward", "op"),
+    [
+        (lambda self, x: self.conv(x) + 1.0, "add"),
+        (lambda self, x: torch.add(self.conv(x), x, alpha=2), "add"),
+        (lambda self, x: self.conv(x).mean(1), "mean"),
+        (lambda self, x: self.conv(x).mean((1, 2)), "mean"),
+    ],
+)
+def test_what_no_module_computes_is_not_advertised(forward: Any, op: str) -> None:
+    net = net_of(forward, conv=nn.Conv2d(3, 3, 3, padding=1))
+    for graph in (False, True):
+        (call,) = quantize(copy.deepcopy(net), Rule(types="Conv2d"), graph=graph, inputs=(X,)).calls
+        assert (call.op, call.module, call.rewritten) == (op, None, False)
+
+
+def test_calls_that_graph_mode_leaves_have_the_lines_of_the_model() -> None:
+    calls = quantize(Net(), Rule(types="Conv2d"), graph=True, inputs=(X,)).calls
+    assert [(call.op, call.path, call.source) for call in calls] == [
+        ("max_pool2d", "block", line_of(Block, "F.max_pool2d")),
+        ("mul", "block", line_of(Block, "* 2.0")),
+    ]
+
+
+def test_dropout_that_is_never_active_is_no_dropout() -> None:
+    net = net_of(lambda self, x: F.dropout(self.conv(x), 0.5, training=False), conv=nn.Conv2d(3, 3, 1))
+    failure = refused(CaptureError, net, graph=True, inputs=(X,))
+    assert failure.what == "the model computes something else in training mode than in eval mode"
+
+
+class Optional(nn.Module):
+    """An input that is not given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, power: int = 1) -> Tensor:
+        y = F.relu(self.conv(x)) ** power
+        return y if mask is None else y * mask
+
+
+def test_inputs_that_are_not_given_have_their_defaults() -> None:
+    net = Optional()
+    model = quantize(net, Rule(types=("Conv2d", "ReLU")), graph=True, inputs=(X,)).model
+    model.eval()
+    assert torch.equal(pickle.loads(pickle.dumps(model))(X), model(X))
+    with pytest.raises(TypeError):
+        model(X, X)
+    masked = quantize(net, Rule(types=("Conv2d", "ReLU")), graph=True, inputs=(X, X)).model
+    assert not torch.equal(masked.eval()(X, X), model(X))
+
+
+def test_layers_within_layers_of_torch_are_replaced_in_the_graph_alone() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 8)
+    net = net_of(
+        lambda self, x: F.relu(self.encoder(x)),
+        encoder=nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2),
+    ).eval()
+    expected, kinds = net(x), [type(module) for module in net.modules()]
+    model = quantize(net, Rule(types="Linear", options={"weight_bit_width": 2}), graph=True, inputs=(x,)).model
+    assert [type(module) for module in net.modules()] == kinds
+    assert torch.equal(net(x), expected)
+    assert not torch.allclose(model(x), F.relu(expected), atol=1e-3)
 
 
 def test_graph_mode_computes_the_same_and_leaves_the_model_as_it_is() -> None:
@@ -222,3 +321,16 @@ def test_a_graph_that_computes_something_else() -> None:
     failure = refused(CaptureError, Remembering(), graph=True, inputs=(X,))
     assert failure.what == "the graph does not compute what the model computes"
     assert failure.why == "for the example inputs they differ by up to 2"
+
+
+def test_a_value_that_is_changed_in_place_and_used_again() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        F.relu(y, inplace=True)
+        return y
+
+    failure = refused(CaptureError, net_of(forward, conv=nn.Conv2d(3, 3, 1)), graph=True, inputs=(X,))
+    assert failure.fix == (
+        "Some code of the model was run once, when it was traced, or changes a value in place that is used again; convert "
+        "without graph mode."
+    )

@@ -214,6 +214,25 @@ def test_everything_stands_on_the_device_of_the_model() -> None:
     assert net(torch.randn(2, 1, 4, 4, device="cuda")).is_cuda
 
 
+@pytest.mark.parametrize("types", ["Linear", "MultiheadAttention", ("Linear", "MultiheadAttention")])
+@pytest.mark.parametrize("padded", [False, True])
+def test_encoders_call_their_quantized_parts_in_inference_too(types: Any, padded: bool) -> None:
+    """Torch has a kernel for them that takes the weights of their parts."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    model, x = nn.TransformerEncoder(layer, 2), torch.randn(2, 5, 8)
+    mask = torch.tensor([[False] * 5, [False] * 3 + [True] * 2]) if padded else None
+    rules = [Rule(types=types), Rule(types="Linear", options={"weight_bit_width": 2}, optional=True)]
+    expected = copy.deepcopy(model).eval()(x, src_key_padding_mask=mask)
+    quantize(model, rules)
+    model(x, src_key_padding_mask=mask)
+    model.eval()
+    with torch.no_grad():
+        fast = model(x, src_key_padding_mask=mask)
+    torch.testing.assert_close(fast, model(x, src_key_padding_mask=mask), rtol=1e-4, atol=1e-5)
+    assert (fast - expected).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("normalized", [parametrizations.weight_norm, parametrizations.spectral_norm])
 def test_parametrizations_are_kept(normalized: Any) -> None:
     layer = normalized(nn.Linear(4, 3))

@@ -77,6 +77,8 @@ def public_name(kind: type) -> str:
     >>> public_name(torch.nn.Linear)
     'torch.nn.Linear'
     """
+    if issubclass(kind, torch.fx.GraphModule):
+        return "torch.fx.GraphModule"  # each graph has a class of its own
     parts = kind.__module__.split(".")
     for length in range(1, len(parts) + 1):
         package = ".".join(parts[:length])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -33,11 +33,13 @@ _COUNTERPARTS: Final[Mapping[str, str]] = {
     "relu": "nn.ReLU",
     "sigmoid": "nn.Sigmoid",
     "tanh": "nn.Tanh",
+    "relu6": "nn.ReLU6",
     "hardtanh": "nn.Hardtanh",
     "add": "quant_nn.EltwiseAdd",
     "cat": "quant_nn.Cat",
     "avg_pool2d": "nn.AvgPool2d",
     "adaptive_avg_pool2d": "nn.AdaptiveAvgPool2d",
+    "mean": "nn.AdaptiveAvgPool2d",
     "linear": "nn.Linear",
     "conv1d": "nn.Conv1d",
     "conv2d": "nn.Conv2d",
@@ -52,7 +54,7 @@ _COUNTERPARTS: Final[Mapping[str, str]] = {
 }
 REWRITTEN: Final = frozenset(
     {
-        "relu", "sigmoid", "tanh", "hardtanh", "add", "cat", "avg_pool2d", "adaptive_avg_pool2d",
+        "relu", "relu6", "sigmoid", "tanh", "hardtanh", "add", "cat", "avg_pool2d", "adaptive_avg_pool2d", "mean",
         "scaled_dot_product_attention",
     }
 )  # fmt: skip
@@ -80,7 +82,11 @@ class Call:
     rewritten: bool
 
     def __str__(self) -> str:
-        place = f"{self.source}, in {self.path or 'the model'}: {self.code}"
+        place = (
+            f"{self.source}, in {self.path or 'the model'}: {self.code}"
+            if self.source
+            else f"in {self.path or 'the model'}"
+        )
         if self.rewritten:
             return f"{place}\n     {self.op}: use {self.module}, or quantize with graph=True"
         return f"{place}\n     {self.op}: " + (f"use {self.module}" if self.module else "there is no module for it")
@@ -128,19 +134,48 @@ def _calls(model: nn.Module, program: Program) -> Iterator[Call]:
         if op in _MOVING or not _is_float(node) or _is_layer(model.get_submodule(path), table):
             continue
         source, code = _source(str(node.meta.get("stack_trace") or ""))
-        yield Call(
-            op=op,
-            path=path,
-            source=source,
-            code=code,
-            module=_COUNTERPARTS.get(op),
-            rewritten=op in REWRITTEN and (op != "add" or len(node.all_input_nodes) == 2),
-        )
+        module = None if _is_of_torch(model.get_submodule(path)) else _counterpart(op, node)
+        rewritten = module is not None and op in REWRITTEN
+        yield Call(op=op, path=path, source=source, code=code, module=module, rewritten=rewritten)
+
+
+def _counterpart(op: str, node: fx.Node) -> str | None:
+    """The module that computes what a call computes, if there is one."""
+    if op == "add" and (len(node.all_input_nodes) != 2 or node.kwargs.get("alpha", 1) != 1):
+        return None
+    if op == "mean":
+        x: Any = node.args[0]
+        dim = node.args[1] if len(node.args) > 1 else None
+        if x.meta["val"].dim() != 4 or not isinstance(dim, list | tuple) or {one % 4 for one in dim} != {2, 3}:
+            return None
+    return _COUNTERPARTS.get(op)
+
+
+def with_places(calls: Sequence[Call], of_model: Sequence[Call]) -> tuple[Call, ...]:
+    """The calls of a graph, with the places that they have in the model; graphs have no source lines.
+
+    Args:
+        calls: those that graph mode leaves, in their order.
+        of_model: those of the model, in their order.
+    """
+    found = []
+    rest = [*(call for call in of_model if not call.rewritten), *(call for call in of_model if call.rewritten)]
+    for call in calls:
+        same = next((one for one in rest if one.op == call.op), None)
+        if same is not None:
+            rest.remove(same)
+        found.append(replace(call if same is None else same, rewritten=False))
+    return tuple(found)
 
 
 def _is_float(node: fx.Node) -> bool:
     found: Any = node.meta.get("val")
     return isinstance(found, torch.Tensor) and found.is_floating_point()
+
+
+def _is_of_torch(module: nn.Module) -> bool:
+    """Whether its code is torch's, which nobody can write in another way. Containers call what they contain."""
+    return type(module).__module__.startswith("torch.nn.")
 
 
 def _is_layer(module: nn.Module, table: Mapping[type, Any]) -> bool:

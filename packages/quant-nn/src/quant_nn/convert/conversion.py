@@ -73,7 +73,8 @@ class Conversion:
             f"{_count(self.replaced)} {verb}, {len(self.left)} left as {'it is' if len(self.left) == 1 else 'they are'}"
         )
         rows = [*map(_replaced_row, self.replaced), *map(_left_row, self.left)]
-        calls = [f"{len(self.calls)} calls that no rule reaches"] if self.calls else []
+        number = "1 call" if len(self.calls) == 1 else f"{len(self.calls)} calls"
+        calls = [f"{number} that no rule reaches"] if self.calls else []
         return "\n".join([head, *_aligned(rows), *calls, *(f"   {call}" for call in self.calls)])
 
 

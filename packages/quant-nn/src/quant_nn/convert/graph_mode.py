@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
@@ -13,18 +14,53 @@ from torch import fx, nn
 from quant_core.errors import CaptureError
 from quant_core.export.eval_mode import in_eval_mode
 from quant_core.export.provenance import public_name
-from quant_nn.convert.tracing import check_same, float_nodes, traced
+from quant_nn.convert.tracing import check_same, float_nodes, give_own_containers, traced
 from quant_nn.functions import Cat, EltwiseAdd, ScaledDotProductAttention
 
-_Made = tuple[nn.Module, tuple[Any, ...], dict[str, Any]]
-"""A module, and what it is called with."""
+
+@dataclass(frozen=True)
+class _Call:
+    """A call of a function or method.
+
+    Attributes:
+        node: its node.
+        floats: the nodes that give float tensors, and how many axes these have.
+        in_training: whether the graph is that of training mode.
+    """
+
+    node: fx.Node
+    floats: Mapping[Any, int]
+    in_training: bool
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """The arguments by name; of those that are given by position, these are the names."""
+        return {**dict(zip(names, self.node.args, strict=False)), **self.node.kwargs}
+
+    def is_float(self, *operands: Any) -> bool:
+        """Whether all operands are results that are float tensors."""
+        return all(isinstance(one, fx.Node) and one in self.floats for one in operands)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A module, what it is called with, and whether the axes behind the channels of its result are dropped."""
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    flattened: bool = False
+
+
+_Maker = Callable[[_Call], _Made | None]
+"""What makes a module of a call, where there is one."""
 
 
 def with_modules(model: nn.Module, args: tuple[Any, ...], table: Mapping[type, Any]) -> fx.GraphModule:
     """The model as a graph in which functions are modules. The model stays as it is; its layers and parameters are shared.
 
-    ``relu``, ``sigmoid``, ``tanh``, ``hardtanh``, sums of two tensors, concatenations, average pools, dropout and attention
-    products become modules, whose path is that of the module in whose code they stand, and the name of the function.
+    ``relu``, ``relu6``, ``sigmoid``, ``tanh``, ``hardtanh``, sums of two tensors, concatenations, average pools, means over
+    height and width, dropout and attention products become modules. Their path is that of the module in whose code they stand,
+    and the name of the function.
 
     Args:
         model: a float model.
@@ -37,17 +73,19 @@ def with_modules(model: nn.Module, args: tuple[Any, ...], table: Mapping[type, A
         InputError: when the inputs do not fit the model.
     """
     with in_eval_mode(model):
-        graph = traced(model, table)
+        graph = traced(model, args, table)
         model.train()
-        training = traced(model, table)
+        training = traced(model, args, table)
         model.eval()
     check_same(model, graph, args)
     floats = float_nodes(graph, args)
-    names = {node.name for node in floats}
-    _rewrite(graph, floats)
-    _rewrite(training, {node for node in training.graph.nodes if node.name in names})
+    axes = {node.name: number for node, number in floats.items()}
+    _rewrite(graph, floats, in_training=False)
+    found = {node: axes[node.name] for node in training.graph.nodes if node.name in axes}
+    _rewrite(training, found, in_training=True)
     _check_modes(model, graph, training)
     check_same(model, graph, args)
+    give_own_containers(graph, table)
     for node in graph.graph.find_nodes(op="call_module"):
         node.meta.pop("nn_module_stack", None)  # a later capture finds its own, down to the quantizers
     modes = {path: module.training for path, module in model.named_modules()}
@@ -56,21 +94,23 @@ def with_modules(model: nn.Module, args: tuple[Any, ...], table: Mapping[type, A
     return graph
 
 
-def _rewrite(graph: fx.GraphModule, floats: set[fx.Node]) -> None:
+def _rewrite(graph: fx.GraphModule, floats: dict[fx.Node, int], *, in_training: bool) -> None:
     """Put a module in the place of each function that has one."""
     for node in list(graph.graph.nodes):
         make = _MAKERS.get(node.target) if node.op in ("call_function", "call_method") else None
-        made = make(node, floats) if make is not None else None
+        made = make(_Call(node, floats, in_training)) if make is not None else None
         if made is None:
             continue
-        module, args, kwargs = made
-        path = _free_path(graph, node, type(module).__name__)
-        graph.add_submodule(path, module)
+        path = _free_path(graph, node, type(made.module).__name__)
+        graph.add_submodule(path, made.module)
         with graph.graph.inserting_before(node):
-            call = graph.graph.call_module(path, args, kwargs)
-        call.meta.update(node.meta)
-        floats.add(call)
-        node.replace_all_uses_with(call)
+            call = result = graph.graph.call_module(path, made.args, made.kwargs)
+            if made.flattened:
+                result = graph.graph.call_method("flatten", (call, 1))
+        for one in dict.fromkeys((call, result)):
+            one.meta.update(node.meta)
+            floats[one] = floats.get(node, 0)
+        node.replace_all_uses_with(result)
         graph.graph.erase_node(node)
     graph.graph.lint()
     graph.recompile()
@@ -109,52 +149,72 @@ def _signature(node: fx.Node) -> tuple[str, str, str]:
     return node.op, str(node.target), str((node.args, node.kwargs))
 
 
-def _one_tensor(module: Callable[..., nn.Module], *names: str) -> Any:
+def _one_tensor(module: Callable[..., nn.Module], *names: str) -> _Maker:
     """Functions of one tensor whose further arguments, of these names, are those of the module."""
 
-    def make(node: fx.Node, floats: set[fx.Node]) -> _Made | None:
-        if not node.args or node.args[0] not in floats:
-            return None
-        given = {**dict(zip(names, node.args[1:], strict=False)), **node.kwargs}
-        if len(node.args) - 1 > len(names) or any(isinstance(one, fx.Node) for one in given.values()):
+    def make(call: _Call) -> _Made | None:
+        given = call.given("input", *names)
+        x = given.pop("input", None)
+        if not call.is_float(x) or given.keys() - {*names} or any(isinstance(one, fx.Node) for one in given.values()):
             return None
         given.pop("inplace", None)
-        given.pop("training", None)
-        return module(**given), (node.args[0],), {}
+        return _Made(module(**given), (x,))
 
     return make
 
 
-def _sum(node: fx.Node, floats: set[fx.Node]) -> _Made | None:
-    operands = (*node.args, *([node.kwargs["other"]] if "other" in node.kwargs else []))
-    if len(operands) != 2 or not all(one in floats for one in operands) or node.kwargs.get("alpha", 1) != 1:
+def _dropout(call: _Call) -> _Made | None:
+    """``F.dropout(x, p, self.training)``; one that is told its mode in another way is no module."""
+    given = call.given("input", "p", "training", "inplace")
+    if not call.is_float(given.get("input")) or given.get("training", True) is not call.in_training:
         return None
-    return EltwiseAdd(), operands, {}
+    return _Made(nn.Dropout(given.get("p", 0.5)), (given["input"],))
 
 
-def _cat(node: fx.Node, floats: set[fx.Node]) -> _Made | None:
-    given = {**dict(zip(("tensors", "dim"), node.args, strict=False)), **node.kwargs}
+def _sum(call: _Call) -> _Made | None:
+    given = call.given("input", "other")
+    operands = (given.pop("input", None), given.pop("other", None))
+    if given.pop("alpha", 1) != 1 or given or not call.is_float(*operands):
+        return None
+    return _Made(EltwiseAdd(), operands)
+
+
+def _cat(call: _Call) -> _Made | None:
+    given = call.given("tensors", "dim")
     parts, dim = given.pop("tensors", None), given.pop("dim", given.pop("axis", 0))
-    if given or not isinstance(parts, list | tuple) or not all(one in floats for one in parts):
+    if given or not isinstance(parts, list | tuple) or not call.is_float(*parts):
         return None
-    return Cat(), (list(parts), dim), {}
+    return _Made(Cat(), (list(parts), dim))
 
 
-def _attention(node: fx.Node, floats: set[fx.Node]) -> _Made | None:
-    return ScaledDotProductAttention(), node.args, dict(node.kwargs)
+def _mean(call: _Call) -> _Made | None:
+    """The mean over height and width of images."""
+    given = call.given("input", "dim", "keepdim")
+    x, dim, kept = given.pop("input", None), given.pop("dim", None), given.pop("keepdim", False)
+    if given or not call.is_float(x) or call.floats[x] != 4:
+        return None
+    if not isinstance(dim, list | tuple) or {one % 4 for one in dim} != {2, 3}:
+        return None
+    return _Made(nn.AdaptiveAvgPool2d(1), (x,), flattened=not kept)
+
+
+def _attention(call: _Call) -> _Made | None:
+    return _Made(ScaledDotProductAttention(), call.node.args, dict(call.node.kwargs))
 
 
 _RELU, _SIGMOID, _TANH = _one_tensor(nn.ReLU, "inplace"), _one_tensor(nn.Sigmoid), _one_tensor(nn.Tanh)
 _WINDOW: Final = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-_MAKERS: Final[Mapping[Any, Callable[[fx.Node, set[fx.Node]], _Made | None]]] = {
+_MAKERS: Final[Mapping[Any, _Maker]] = {
     **dict.fromkeys((torch.relu, torch.relu_, F.relu, F.relu_, "relu", "relu_"), _RELU),
     **dict.fromkeys((torch.sigmoid, F.sigmoid, "sigmoid"), _SIGMOID),
     **dict.fromkeys((torch.tanh, F.tanh, "tanh"), _TANH),
+    F.relu6: _one_tensor(nn.ReLU6, "inplace"),
     F.hardtanh: _one_tensor(nn.Hardtanh, "min_val", "max_val", "inplace"),
     **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), _sum),
     **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), _cat),
+    **dict.fromkeys((torch.mean, "mean"), _mean),
     F.avg_pool2d: _one_tensor(nn.AvgPool2d, *_WINDOW),
     F.adaptive_avg_pool2d: _one_tensor(nn.AdaptiveAvgPool2d, "output_size"),
-    F.dropout: _one_tensor(nn.Dropout, "p", "training", "inplace"),
+    F.dropout: _dropout,
     F.scaled_dot_product_attention: _attention,
 }

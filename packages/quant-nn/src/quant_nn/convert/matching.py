@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from quant_nn.convert.rule import Rule
+from torch import fx
+
+from quant_core.errors import ConfigurationError
+from quant_nn.convert.ends import at_end, stands_behind
+from quant_nn.convert.rule import Place, Rule, label
 from quant_nn.convert.sites import Site
 
 
@@ -43,17 +47,62 @@ class Decision:
             self.layer = (rule.layer, number)
 
 
-def decide(found: Sequence[Site], rules: Sequence[Rule]) -> list[Decision]:
-    """One decision for each layer, in the order of the model."""
+def decide(found: Sequence[Site], rules: Sequence[Rule], graph: fx.GraphModule | None = None) -> list[Decision]:
+    """One decision for each layer, in the order of the model.
+
+    Args:
+        found: the layers.
+        rules: what is said about them.
+        graph: the graph that tells which layers come first and last, in graph mode.
+    """
     decisions = [Decision(site=site) for site in found]
+    layers = [
+        site for site in found if site.entries or any(rule.layer is not None and is_for(rule, site) for rule in rules)
+    ]
     for number, rule in enumerate(rules):
         matched = [decision for decision in decisions if is_for(rule, decision.site)]
+        if rule.behind:
+            matched = _behind(rule, number, matched, layers, graph)
         if rule.place is not None:
             known = [decision for decision in matched if decision.site.entries or rule.layer is not None]
-            matched = known[:1] if rule.place == "first" else known[-1:]
+            matched = _at_end(rule.place, known, layers, graph)
         for decision in matched:
             decision.add(number, rule)
     return decisions
+
+
+def _behind(
+    rule: Rule, number: int, matched: list[Decision], layers: Sequence[Site], graph: fx.GraphModule | None
+) -> list[Decision]:
+    """Of these layers, those behind a layer of the types that the rule names."""
+    if graph is None:
+        if rule.optional:
+            return []
+        raise ConfigurationError(
+            "what stands before a layer is not known",
+            where=label(rule, number) if rule.source is None else rule.source.of("behind"),
+            why="behind takes it from the graph of the model",
+            fix="Pass graph=True and inputs=(x,), or leave behind out.",
+        )
+    sources = _paths(site for site in layers if {site.kind.__name__, site.type_name} & {*rule.behind})
+    found = stands_behind(graph, _paths(one.site for one in matched), sources, _paths(layers))
+    return [one for one in matched if found.intersection(one.site.paths)]
+
+
+def _at_end(
+    place: Place, matched: list[Decision], layers: Sequence[Site], graph: fx.GraphModule | None
+) -> list[Decision]:
+    """The first or last of the layers: along the graph, or else in the order of the model's modules."""
+    if graph is not None:
+        ends = at_end(graph, place, _paths(one.site for one in matched), _paths(layers))
+        along = [one for one in matched if ends.intersection(one.site.paths)]
+        if along:
+            return along
+    return matched[:1] if place == "first" else matched[-1:]
+
+
+def _paths(sites: Iterable[Site]) -> set[str]:
+    return {path for site in sites for path in site.paths}
 
 
 def is_for(rule: Rule, site: Site) -> bool:

@@ -15,10 +15,11 @@ from quant_core.plugins import Registry, load_attribute, registry
 from quant_core.plugins.references import REFERENCE
 from quant_nn.convert.admission import check_arguments, check_model
 from quant_nn.convert.building import build
-from quant_nn.convert.calls import functional_calls
+from quant_nn.convert.calls import functional_calls, with_places
 from quant_nn.convert.carrying import carry_over
 from quant_nn.convert.conversion import Conversion, Left, Replaced
 from quant_nn.convert.graph_mode import with_modules
+from quant_nn.convert.inference_kernels import call_parts
 from quant_nn.convert.matching import Decision, decide
 from quant_nn.convert.rule import Rule, label
 from quant_nn.convert.rule_errors import check_effective, check_matched
@@ -81,7 +82,9 @@ def quantize(
     table = float_types(known)
     taken = with_modules(model, _given_inputs(inputs), table) if graph else model
     calls = () if inputs is None else functional_calls(taken, inputs)
-    decisions = decide(sites(taken, table), given)
+    if graph and calls:
+        calls = with_places(calls, functional_calls(model, _given_inputs(inputs)))
+    decisions = decide(sites(taken, table), given, taken if isinstance(taken, fx.GraphModule) else None)
     check_matched(decisions, given, table)
     check_effective(decisions, given)
     reasons = {id(one.site.module): _reason_to_leave(one, given, table) for one in decisions}
@@ -153,9 +156,16 @@ def _build(decision: Decision, rules: tuple[Rule, ...], plugins: Registry, devic
     try:
         return build(site.module, site.kind, quant_type, options, device)
     except QuantError as error:
-        at_fault = next((name for name in options if name in error.what), None)
+        at_fault = _option_in(error.what, options)
         number = decision.rules[-1] if at_fault is None else decision.options[at_fault][1]
         raise error.at(f"{site.place}, by {_blame(rules, number, at_fault)}") from None
+
+
+def _option_in(what: str, options: Iterable[str]) -> str | None:
+    """The option that a message is about: it names it, or the part of a quantizer that the option sets."""
+    word = what.partition("=")[0].strip()
+    named = [name for name in options if name in what] or [name for name in options if name.endswith(f"_{word}")]
+    return named[0] if len(named) == 1 else None
 
 
 @contextmanager
@@ -227,6 +237,7 @@ def _put_in_place(model: nn.Module, chosen: list[Decision], built: Mapping[int, 
                 parent._modules[name] = built[id(child)]
     for decision in chosen:
         carry_over(decision.site.module, built[id(decision.site.module)])
+    call_parts(model)
     return built.get(id(model), model)
 
 

@@ -64,8 +64,10 @@ def recipe(name: str) -> tuple[Rule, ...]:
     return RECIPES[name].rules
 
 
-def _for(types: tuple[str, ...] | str, place: Place | None = None, **options: Any) -> Rule:
-    return Rule(types=types, place=place, options=options, optional=True)
+def _for(
+    types: tuple[str, ...] | str, place: Place | None = None, behind: tuple[str, ...] | None = None, **options: Any
+) -> Rule:
+    return Rule(types=types, place=place, behind=behind or (), options=options, optional=True)
 
 
 def _averages(quantizer: str) -> tuple[Rule, ...]:
@@ -130,7 +132,8 @@ _ALL: Final = (
         target="finn",
         rules=(
             _for(PRODUCTS, weight_quant="Int8WeightPerChannelFloat", weight_bit_width=4),
-            _for(PRODUCTS, place="first", input_quant="Int8ActPerTensorFloat"),
+            _for(PRODUCTS, behind=PRODUCTS, input_quant="Int8ActPerTensorFloat", input_bit_width=4),
+            _for(PRODUCTS, place="first", input_quant="Int8ActPerTensorFloat", input_bit_width=8),
             _for("ReLU", bit_width=4),
             Rule(types="ReLU6", layer="QuantReLU", options={"bit_width": 4, "max_val": 6.0}, optional=True),
             _for(("Hardtanh", "Tanh"), bit_width=4),
@@ -139,7 +142,7 @@ _ALL: Final = (
     ),
     Recipe(
         name="fixed_point_dpu",
-        summary="everything of 8 bits, scales that are powers of two, one per tensor; without batch normalizations",
+        summary="everything of 8 bits, scales that are powers of two, one per tensor; ReLU in place of ReLU6",
         target="dpuv2",
         rules=(
             _for(
@@ -149,6 +152,7 @@ _ALL: Final = (
                 output_quant=_DPU,
             ),
             _for(PRODUCTS, place="first", input_quant=_DPU),
+            Rule(types="ReLU6", layer="torch.nn:ReLU", optional=True),
             *_averages(_DPU),
             _for("EltwiseAdd", input_quant=None, output_quant=_DPU),
             _joined(_DPU),

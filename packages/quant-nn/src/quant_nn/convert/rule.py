@@ -53,7 +53,10 @@ class Rule:
             one that is registered for the float type.
         options: arguments of the quantized layer. A quantizer is given as a class, by its registered name, or as
             ``"package.module:attribute"``; ``None`` (``"none"`` in files) switches one off.
-        place: of all these layers only the ``"first"`` or ``"last"`` in the order of the model's modules.
+        place: of all these layers only the ``"first"`` or ``"last"`` in the order of the model's modules; in graph mode, those
+            that an input reaches, or an output comes from, with no other layer between.
+        behind: float types: of all these layers only those that take what one of these types gives, with no other layer between.
+            It takes graph mode.
         shared: for layers that join several tensors, in graph mode: the layers before them quantize their results by the
             ``input_quant`` of the join, in place of their own ``output_quant``, so that all have one scale.
         optional: the rule may be for no layer, and later rules may override all that it says; otherwise both are errors.
@@ -76,6 +79,7 @@ class Rule:
     layer: str | type | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     place: Place | None = None
+    behind: tuple[str, ...] = ()
     shared: bool = False
     optional: bool = False
     source: Source | None = field(default=None, compare=False)
@@ -89,6 +93,7 @@ class Rule:
         layer: str | type | None = None,
         options: Mapping[str, Any] = MappingProxyType({}),
         place: Place | None = None,
+        behind: str | type | Iterable[str | type] = (),
         shared: bool = False,
         optional: bool = False,
         source: Source | None = None,
@@ -96,6 +101,7 @@ class Rule:
         put = object.__setattr__
         put(self, "source", source)
         put(self, "types", tuple(self._type(one) for one in _several("types", types, self._where("types"))))
+        put(self, "behind", tuple(self._type(one) for one in _several("behind", behind, self._where("behind"))))
         put(self, "names", tuple(_several("names", names, self._where("names"))))
         put(self, "exclude", exclude)
         put(self, "layer", reference(layer) if isinstance(layer, type) else layer)
@@ -124,7 +130,7 @@ class Rule:
         return None if self.source is None else self.source.of(key)
 
     def _check(self, options: Any) -> None:
-        for name in ("types", "names"):
+        for name in ("types", "names", "behind"):
             for one in getattr(self, name):
                 if not isinstance(one, str) or not one.strip():
                     raise self._wrong(name, one, "a name, which is not empty")
