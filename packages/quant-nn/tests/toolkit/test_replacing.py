@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -87,6 +88,63 @@ def test_descriptors_and_custom_layers() -> None:
     assert model[0].quant_weight().scale.numel() == 1
 
 
+def two_bits(*args: Any, **options: Any) -> nn.Module:
+    return qnn.QuantLinear(*args, weight_bit_width=2, **options)
+
+
+class Loud(qnn.QuantLinear):
+    """A quantized layer of a user."""
+
+
+class Around(nn.Module):
+    """A layer of a user that is made of the layer that it replaces."""
+
+    def __init__(self, *args: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(*args)
+
+
+@pytest.mark.parametrize("make", [two_bits, Loud, Around, qnn.QuantLinear])
+def test_what_is_replaced_by_default_can_be_replaced_by_something_else(make: Any) -> None:
+    with initialize({"Linear": make}):
+        layer, other = nn.Linear(4, 2), nn.Conv1d(1, 1, 1)
+
+        class Wide(nn.Linear):
+            pass
+
+        wide = Wide(4, 2)
+        assert isinstance(layer, nn.Linear)
+        assert isinstance(wide, nn.Linear)
+        assert not isinstance(layer, Wide)
+    assert type(layer) is (make if isinstance(make, type) else qnn.QuantLinear)
+    assert type(other) is qnn.QuantConv1d
+    assert type(wide) is Wide
+    assert isinstance(wide, BEFORE["Linear"])
+    assert pickle.loads(pickle.dumps(layer)).state_dict().keys() == layer.state_dict().keys()
+    if make is Around:
+        assert type(layer.inner) is BEFORE["Linear"]
+    if make is two_bits:
+        assert layer.quant_weight().bit_width == 2
+
+
+def test_a_custom_layer_that_fails_can_be_asked_for_again() -> None:
+    def picky(*args: int) -> nn.Module:
+        if args[0] > 3:
+            raise ValueError("too wide")
+        return qnn.QuantLinear(*args)
+
+    with initialize({"Linear": picky}):
+        with pytest.raises(ValueError, match="too wide"):
+            nn.Linear(4, 2)
+        assert type(nn.Linear(3, 2)) is qnn.QuantLinear
+
+
+def test_one_name_may_stand_alone() -> None:
+    with initialize(only="Linear"):
+        assert type(nn.Linear(3, 2)) is qnn.QuantLinear
+        assert type(nn.Conv1d(1, 1, 1)) is BEFORE["Conv1d"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
@@ -96,6 +154,21 @@ def test_descriptors_and_custom_layers() -> None:
             "there is no layer 'Lineer' to replace\n"
             "  it is the name of a layer in torch.nn\n"
             "  Did you mean 'Linear' or 'LazyLinear'?",
+        ),
+        (
+            {"custom": {"Parameter": nn.Identity}},
+            UnknownNameError,
+            "there is no layer 'Parameter' to replace\n"
+            "  it is the name of a layer in torch.nn\n"
+            "  Did you mean 'ParameterList' or 'ParameterDict'?",
+        ),
+        (
+            {"quant_desc_input": 8},
+            ConfigurationError,
+            "quant_desc_input=8 is no descriptor\n"
+            "  at initialize()\n"
+            "  it is a quant_nn.toolkit.QuantDescriptor\n"
+            "  Pass a quantizer as input_quant, or a descriptor here.",
         ),
         (
             {"only": ["LSTM"]},

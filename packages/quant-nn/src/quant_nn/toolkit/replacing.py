@@ -8,7 +8,7 @@ cannot be reached otherwise, and for those who know it from NVIDIA's toolkit. It
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from torch import nn
 import quant_nn as qnn
 from quant_core.errors import ConfigurationError, StateError, UnknownNameError, did_you_mean
 from quant_nn.toolkit.descriptor import QuantDescriptor
+from quant_nn.toolkit.injectors import check_for_layer
 from quant_nn.toolkit.predefined import QUANT_DESC_8BIT_PER_TENSOR
 
 REPLACED: Final[Mapping[str, str]] = {
@@ -65,20 +66,22 @@ class Initialized:
 def initialize(
     custom: Mapping[str, Callable[..., nn.Module]] | None = None,
     *,
-    only: list[str] | None = None,
+    only: Iterable[str] | None = None,
     quant_desc_input: QuantDescriptor | None = QUANT_DESC_8BIT_PER_TENSOR,
     quant_desc_weight: QuantDescriptor | None = None,
 ) -> Initialized:
     """Replace layers of ``torch.nn`` by quantized ones, until :func:`deactivate` or the end of a ``with`` block.
 
     Args:
-        custom: layers of ``torch.nn`` by name, and what is to be called in their place.
+        custom: layers of ``torch.nn`` by name, and what is to be called in their place. Where that asks ``torch.nn`` for the same
+            layer, it gets the one of torch.
         only: which of ``REPLACED`` to replace; all by default.
         quant_desc_input: how the inputs of layers are quantized; ``None`` leaves them.
         quant_desc_weight: how weights are; by default 8 bits with a scale for each output channel.
 
     Raises:
         UnknownNameError: when ``torch.nn`` has no such layer.
+        ConfigurationError: when something that is given is no descriptor, or cannot be called.
         StateError: when layers are replaced already.
 
     >>> with initialize():
@@ -94,28 +97,16 @@ def initialize(
             why="initialize() was called before, and not ended",
             fix="Call deactivate() first, or write: with initialize(): …",
         )
-    names = list(REPLACED) if only is None else only
-    for name in (*names, *(custom or {})):
-        known = REPLACED if name in names and name not in (custom or {}) else dir(nn)
-        if name not in known:
-            raise UnknownNameError(
-                f"there is no layer {name!r} to replace",
-                why="it is the name of a layer in torch.nn"
-                if known is not REPLACED
-                else f"those are {', '.join(known)}",
-                fix=did_you_mean(name, known),
-            )
-    for name, layer in (custom or {}).items():
-        if not callable(layer):
-            raise ConfigurationError(
-                f"custom layer {name!r} cannot be called: {layer!r}",
-                why="it is called with the arguments of the layer of torch.nn",
-                fix="Give a class or a function that makes a module.",
-            )
+    others: Mapping[str, Callable[..., nn.Module]] = custom or {}
+    names = [name for name in _checked(only) if name not in others]
+    _check_custom(others)
+    for option, descriptor in (("quant_desc_input", quant_desc_input), ("quant_desc_weight", quant_desc_weight)):
+        if descriptor is not None:
+            check_for_layer(descriptor, option, "initialize()")
     for name in dir(qnn):  # our layers are derived from those of torch, and load on first use: that must be now
         getattr(qnn, name)
-    layers: dict[str, Any] = {name: _replacement(name, quant_desc_input, quant_desc_weight) for name in names}
-    return Initialized({**layers, **(custom or {})})
+    layers: dict[str, type] = {name: _replacement(name, quant_desc_input, quant_desc_weight) for name in names}
+    return Initialized({**layers, **{name: _stand_in(name, make) for name, make in others.items()}})
 
 
 def deactivate() -> None:
@@ -164,3 +155,60 @@ class _Known(type):
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, cls.float_layer)
+
+
+def _stand_in(name: str, make: Callable[..., nn.Module]) -> type:
+    """A class that is ``make`` to those who call it, and the float layer to ``make`` and to classes that are derived from it."""
+    float_layer: Any = getattr(nn, name)
+    making: list[bool] = []
+
+    class Called(type):
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            if cls is not stand_in:
+                return super().__call__(*args, **kwargs)
+            if making:
+                return float_layer(*args, **kwargs)
+            making.append(True)
+            try:
+                return make(*args, **kwargs)
+            finally:
+                making.clear()
+
+        def __instancecheck__(cls, instance: object) -> bool:
+            known = (float_layer, make) if isinstance(make, type) else float_layer
+            return isinstance(instance, known) if cls is stand_in else super().__instancecheck__(instance)
+
+    stand_in = Called(name, (float_layer,), {})
+    return stand_in
+
+
+def _checked(only: Iterable[str] | None) -> list[str]:
+    names = list(REPLACED) if only is None else [only] if isinstance(only, str) else list(only)
+    unknown = next((name for name in names if name not in REPLACED), None)
+    if unknown is not None:
+        raise UnknownNameError(
+            f"there is no layer {unknown!r} to replace",
+            why=f"those are {', '.join(REPLACED)}",
+            fix=did_you_mean(unknown, REPLACED),
+        )
+    return names
+
+
+def _check_custom(custom: Mapping[str, Callable[..., nn.Module]]) -> None:
+    for name, make in custom.items():
+        layer = getattr(nn, name, None)
+        if not isinstance(layer, type) or not issubclass(layer, nn.Module) or layer is nn.Module:
+            layers = [
+                known for known, kind in vars(nn).items() if isinstance(kind, type) and issubclass(kind, nn.Module)
+            ]
+            raise UnknownNameError(
+                f"there is no layer {name!r} to replace",
+                why="it is the name of a layer in torch.nn",
+                fix=did_you_mean(name, layers),
+            )
+        if not callable(make):
+            raise ConfigurationError(
+                f"custom layer {name!r} cannot be called: {make!r}",
+                why="it is called with the arguments of the layer of torch.nn",
+                fix="Give a class or a function that makes a module.",
+            )
