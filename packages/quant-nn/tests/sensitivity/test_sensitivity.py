@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -137,3 +138,22 @@ def test_bad_input_is_refused() -> None:
         sensitivity(net(), [])
     with pytest.raises(StateError, match="the analysis of sensitivity comes after calibration"):
         sensitivity(qnn.QuantReLU(), batches())
+
+
+@pytest.mark.parametrize(
+    ("loss", "found"),
+    [
+        (lambda out, batch: out.sum() * float("nan"), "nan"),
+        (lambda out, batch: out.sum(1), "a tensor of shape (32,)"),
+    ],
+)
+def test_a_loss_is_a_finite_number(loss: Any, found: str) -> None:
+    with pytest.raises(InputError) as caught:
+        sensitivity(net(), batches(), loss)
+    assert str(caught.value) == (
+        f"the loss is {found}\n"
+        "  at in full precision\n"
+        "  losses are compared, so that it is one finite number for each batch\n"
+        "  Take the mean of the losses of a batch, and look for infinities and NaN in the data."
+    )
+    assert sensitivity(net(), batches(), lambda out, batch: 2.0).loss == 2.0

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant_core.errors import ConfigurationError
+from quant_core.errors import ConfigurationError, InputError
 from quant_core.export.eval_mode import in_eval_mode
 from quant_core.proxies import QuantProxy
 from quant_nn.calibration.batches import Forward, eager, no_data, progressing, run
@@ -18,7 +18,7 @@ from quant_nn.calibration.observing import passing, quantizers
 from quant_nn.correction.data import check_calibrated
 from quant_nn.sensitivity.report import LayerSensitivity, SensitivityReport
 
-Loss = Callable[[Any, Any], Tensor]
+Loss = Callable[[Any, Any], Tensor | float]
 """``loss(output, batch)``: the mean loss of a batch."""
 
 
@@ -47,7 +47,7 @@ def sensitivity(
     Raises:
         StateError: when the model is not calibrated.
         ConfigurationError: when nothing in it is quantized.
-        InputError: when there is no data.
+        InputError: when there is no data, or the loss is no finite number.
 
     >>> import quant_nn as qnn
     >>> torch.manual_seed(0) and None
@@ -71,17 +71,30 @@ def sensitivity(
         for batch in progressing(data, "analysing", progress):
             exact = _run(model, batch, None, layers, forward)
             count += 1
-            plain_loss += 0.0 if loss is None else float(loss(exact, batch))
+            plain_loss += 0.0 if loss is None else _number(loss(exact, batch), "in full precision")
             for name in layers:
                 found = _run(model, batch, name, layers, forward)
                 noise[name].add(exact, found)
-                losses[name] += 0.0 if loss is None else float(loss(found, batch))
+                losses[name] += 0.0 if loss is None else _number(loss(found, batch), f"with {name} quantized")
     if not count:
         raise no_data(type(model).__name__)
     changes = {name: None if loss is None else (losses[name] - plain_loss) / count for name in layers}
     rows = [LayerSensitivity(name=name, sqnr=noise[name].sqnr, loss_change=changes[name]) for name in layers]
     rows.sort(key=lambda row: row.sqnr if row.loss_change is None else -row.loss_change)
     return SensitivityReport(layers=tuple(rows), loss=None if loss is None else plain_loss / count)
+
+
+def _number(loss: Tensor | float, where: str) -> float:
+    number = torch.as_tensor(loss)
+    if number.numel() != 1 or not bool(torch.isfinite(number)):
+        shown = f"a tensor of shape {tuple(number.shape)}" if number.numel() != 1 else f"{number.item():g}"
+        raise InputError(
+            f"the loss is {shown}",
+            where=where,
+            why="losses are compared, so that it is one finite number for each batch",
+            fix="Take the mean of the losses of a batch, and look for infinities and NaN in the data.",
+        )
+    return float(number)
 
 
 def _by_layer(model: nn.Module) -> dict[str, list[QuantProxy]]:

@@ -195,12 +195,13 @@ def _checked(only: Iterable[str] | None) -> list[str]:
 
 
 def _check_custom(custom: Mapping[str, Callable[..., nn.Module]]) -> None:
+    layers = [
+        name
+        for name, kind in vars(nn).items()
+        if isinstance(kind, type) and issubclass(kind, nn.Module) and kind is not nn.Module
+    ]
     for name, make in custom.items():
-        layer = getattr(nn, name, None)
-        if not isinstance(layer, type) or not issubclass(layer, nn.Module) or layer is nn.Module:
-            layers = [
-                known for known, kind in vars(nn).items() if isinstance(kind, type) and issubclass(kind, nn.Module)
-            ]
+        if name not in layers:
             raise UnknownNameError(
                 f"there is no layer {name!r} to replace",
                 why="it is the name of a layer in torch.nn",
