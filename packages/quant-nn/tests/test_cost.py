@@ -165,6 +165,13 @@ def test_bit_operations_and_bytes_are_those_of_the_report() -> None:
     assert present.weight_bits is None
 
 
+def test_a_layer_that_is_called_twice_spends_twice() -> None:
+    layer = qnn.QuantLinear(4, 4, **weight(2))
+    net = nn.Sequential(qnn.QuantIdentity(bit_width=8), layer, qnn.QuantReLU(bit_width=3), layer)
+    present = Budget(net, torch.randn(2, 4), bit_operations=1e6).present()
+    assert present.bit_operations == 16 * 8 * 2 + 16 * 3 * 2 == summary(net, torch.randn(1, 4)).total("bops")
+
+
 def test_a_budget_that_is_met_asks_for_nothing() -> None:
     net = network(6, 4, 5, 3)
     budget = Budget(net, weight_bits=4)

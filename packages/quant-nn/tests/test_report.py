@@ -136,6 +136,90 @@ def test_products_of_two_activations_count_the_bits_of_both() -> None:
     assert (row.macs, row.bops) == (4 * 4 * 7, 4 * 4 * 7 * 3 * 6)
 
 
+class Calls(nn.Module):
+    """Code of its own, and layers."""
+
+    def __init__(self, call: Any, **layers: nn.Module) -> None:
+        super().__init__()
+        self.call = call
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.call(self, x)
+        return found
+
+
+def test_products_in_the_code_of_a_module_without_parameters_count() -> None:
+    """At any depth; the products of layers are not counted twice."""
+    one, other = qnn.QuantIdentity(bit_width=3), qnn.QuantIdentity(bit_width=6)
+    inner = Calls(lambda net, x: net.one(x) @ net.other(x).t(), one=one, other=other)
+    fc = nn.Linear(4, 4, bias=False)
+    report = summary(nn.Sequential(nn.Sequential(inner), fc), torch.randn(4, 7))
+    assert [(row.path, row.macs, row.bops) for row in report.rows if row.macs] == [
+        ("0.0", 4 * 4 * 7, 4 * 4 * 7 * 3 * 6),
+        ("1", 4 * 4 * 4, 4 * 4 * 4 * 11 * 32),  # sums of up to 4 · 32 · 7, with the sign
+    ]
+
+
+IMAGE, WEIGHT = torch.randn(2, 4, 5, 5), torch.randn(6, 2, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "macs"),
+    [
+        (lambda x: F.conv2d(x, WEIGHT, groups=2), 2 * 6 * 3 * 3 * 2 * 9),
+        (lambda x: F.conv2d(input=x, weight=WEIGHT, groups=2, padding=1), 2 * 6 * 5 * 5 * 2 * 9),
+        (lambda x: F.conv_transpose2d(x, torch.ones(4, 3, 2, 2), groups=2), 2 * 4 * 25 * 3 * 4),
+        (lambda x: F.linear(x, weight=torch.ones(7, 5)), 2 * 4 * 5 * 7 * 5),
+        (lambda x: torch.matmul(input=x, other=x), 2 * 4 * 5 * 5 * 5),
+        (lambda x: torch.bmm(x[0], mat2=x[1]), 4 * 5 * 5 * 5),
+        (lambda x: torch.addmm(x[0, 0], x[0, 1], x[0, 2]), 5 * 5 * 5),
+        (lambda x: torch.baddbmm(x[0], x[0], batch2=x[1]), 4 * 5 * 5 * 5),
+        (lambda x: torch.einsum("nchw, ndhw -> ncd", x, x), 2 * 4 * 4 * 25),
+        (lambda x: torch.einsum("...ij,...jk", x[0], x[1]), 4 * 5 * 5 * 5),
+        (lambda x: x * x, 0),
+    ],
+)
+def test_functions_that_multiply(call: Any, macs: int) -> None:
+    assert summary(Calls(lambda net, x: call(x)), IMAGE).total("macs") == macs
+
+
+def test_layers_may_be_called_by_keyword() -> None:
+    x = torch.randn(2, 3, 6, 6)
+    up = qnn.QuantConvTranspose2d(3, 5, 3, weight_bit_width=2)
+    entry = qnn.QuantIdentity(bit_width=4)
+    by_name = summary(Calls(lambda net, x: net.up(input=net.entry(x)), up=up, entry=entry), x).row("up")
+    by_place = summary(Calls(lambda net, x: net.up(net.entry(x)), up=up, entry=entry), x).row("up")
+    assert by_name == by_place
+    assert (by_name.macs, by_name.bops) == (2 * 3 * 36 * 5 * 9, by_name.macs * 4 * 2)
+    attention, tokens = nn.MultiheadAttention(4, 2), torch.randn(5, 1, 4)
+    named = summary(Calls(lambda net, x: net.a(query=x, key=x, value=x)[0], a=attention), tokens)
+    assert named.total("macs") == summary(attention, (tokens, tokens, tokens)).total("macs")
+
+
+def test_each_call_of_a_layer_counts_its_own_bits() -> None:
+    layer = qnn.QuantLinear(4, 4, weight_bit_width=2, bias=False)
+    net = nn.Sequential(qnn.QuantIdentity(bit_width=8), layer, qnn.QuantReLU(bit_width=3), layer)
+    row = summary(net, torch.randn(2, 4)).row("1")
+    assert (row.macs, row.bops) == (2 * 32, 32 * 8 * 2 + 32 * 3 * 2)
+    assert row.input_bits == (8 + 3) / 2
+    alone = summary(net[:2], torch.randn(2, 4)).row("1")
+    assert row.accumulator_bits == alone.accumulator_bits  # those of the wider input
+
+
+@pytest.mark.parametrize("kind", ["weight_norm", "spectral_norm"])
+def test_a_parametrized_weight_is_one_row_and_what_the_layer_computes_with(kind: str) -> None:
+    torch.manual_seed(0)
+    layer = qnn.QuantLinear(6, 4, weight_bit_width=3)
+    net = nn.Sequential(getattr(nn.utils.parametrizations, kind)(layer))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    (row,) = summary(net, torch.randn(2, 6)).rows
+    assert (row.path, row.type, row.weight_bits) == ("0", "QuantLinear", 3)
+    assert (row.parameters, row.float_bytes, row.quantized_bytes) == (28, 28 * 4, 24 * 3 // 8 + 4 * 4)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
 def test_noise_and_saturation_of_known_values() -> None:
     act = qnn.QuantIdentity(Int8ActPerTensorFixedPoint, bit_width=3, collect_stats_steps=1)
     act(torch.full((100,), 3.0))  # the threshold becomes 4: steps of 1, from -4 to 3
@@ -207,6 +291,16 @@ def test_no_inputs(net: Net) -> None:
     assert str(caught.value) == (
         "there are no inputs to run the model on\n  at Net\n  products and the bits of activations are counted in one run\n"
         "  Pass the example inputs as a tuple: summary(model, (x,))."
+    )
+
+
+@pytest.mark.parametrize("inputs", [[torch.ones(1)], {"x": torch.ones(1)}])
+def test_inputs_are_a_tensor_or_a_tuple(net: Net, inputs: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        summary(net, inputs)
+    assert str(caught.value) == (
+        f"the inputs are a {type(inputs).__name__}\n  at Net\n  a tuple holds the positional inputs, and kwargs the others\n"
+        "  Write summary(model, (x, y)), or summary(model, (), {'input': x}); a list that is one input is ([x, y],)."
     )
 
 

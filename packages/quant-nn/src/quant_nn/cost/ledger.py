@@ -17,7 +17,8 @@ from quant_core.errors import InputError
 from quant_core.ops import ceil_ste
 from quant_core.proxies import QuantProxy
 from quant_core.tensor import QuantTensor
-from quant_nn.report.observing import Observed, observe
+from quant_nn.report.observing import Observed, Pass, observe
+from quant_nn.report.summarizing import multiplied
 from quant_nn.weight_layer import QuantWeightLayer
 
 
@@ -113,20 +114,20 @@ def products_of(model: nn.Module, inputs: Any) -> list[Multiplied]:
     """The products of the layers with a quantized weight and a quantized input, of one run."""
     rows, batch = _observed(model, inputs)
     owners = {id(one.after.bit_width): one.proxy for row in rows for one in row.quantized}
-    return [found for row in rows if (found := _products(row, owners, batch)) is not None]
+    found = (_products(row.layer, call, owners, batch) for row in rows for call in row.passes)
+    return [products for products in found if products is not None]
 
 
-def _products(row: Observed, owners: dict[int, QuantProxy], batch: int) -> Multiplied | None:
-    weights = [one for one in row.quantized if one.proxy.kind == "weight"]
-    given = [one.after for one in row.quantized if one.name == "input_quant"]
-    x = given[-1] if given else row.inputs
-    if not isinstance(row.layer, QuantWeightLayer) or not weights or not row.products or not isinstance(x, QuantTensor):
+def _products(layer: nn.Module, call: Pass, owners: dict[int, QuantProxy], batch: int) -> Multiplied | None:
+    weights = [one for one in call.quantized if one.proxy.kind == "weight"]
+    x = multiplied(call)
+    if not isinstance(layer, QuantWeightLayer) or not weights or not call.products or not isinstance(x, QuantTensor):
         return None
     return Multiplied(
         weight=weights[-1].proxy,
         input=owners.get(id(x.bit_width), float(x.bit_width)),
-        count=row.products // batch,
-        terms=row.layer._terms(),
+        count=call.products // batch,
+        terms=layer._terms(),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Final, Protocol, runtime_checkable
 
 import torch
@@ -20,16 +21,19 @@ class CountsProducts(Protocol):
 
 _CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED: Final = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_MATRIX_PRODUCTS: Final = (
-    torch.matmul,
-    torch.bmm,
-    torch.mm,
-    Tensor.matmul,
-    Tensor.bmm,
-    Tensor.mm,
-    Tensor.__matmul__,
-)
-"""Functions that multiply two tensors, of which neither needs to be a weight."""
+_OPERANDS: Final[Mapping[Any, tuple[str, ...]]] = {
+    F.linear: ("input", "weight"),
+    **dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__), ("input", "other")),
+    **dict.fromkeys((torch.mm, torch.bmm, Tensor.mm, Tensor.bmm), ("input", "mat2")),
+    **dict.fromkeys((torch.addmm, Tensor.addmm), ("input", "mat1", "mat2")),
+    **dict.fromkeys((torch.baddbmm, Tensor.baddbmm), ("input", "batch1", "batch2")),
+    **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), ("input", "weight")),
+    **dict.fromkeys((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), ("input", "weight")),
+    F.scaled_dot_product_attention: ("query", "key", "value"),
+}
+"""Functions that multiply two tensors, of which neither needs to be a weight: what they call their operands."""
+_OF_CONVOLUTIONS: Final = (F.conv1d, F.conv2d, F.conv3d)
+_OF_TRANSPOSED: Final = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
 def products_of_layer(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> int | None:
@@ -91,17 +95,46 @@ def _attention(layer: nn.MultiheadAttention, query: Tensor, key: Tensor, value: 
     return int(batch * (projections + 2 * queries * keys * width))
 
 
-def products_of_call(function: Any, args: tuple[Any, ...], output: Any) -> tuple[int, Any, Any] | None:
+def products_of_call(
+    function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
+) -> tuple[int, Any, Any] | None:
     """The number of products of a call of torch, and the two operands; ``None`` for functions that multiply nothing.
 
     ``scaled_dot_product_attention`` counts both of its products as those of query and key, and weights and value.
+
+    >>> products_of_call(torch.matmul, (torch.zeros(2, 3), torch.zeros(3, 4)), {}, torch.zeros(2, 4))[0]
+    24
     """
-    if function is F.linear:
-        return int(output.numel()) * int(args[0].shape[-1]), args[0], args[1]
-    if function in _MATRIX_PRODUCTS:
-        return int(output.numel()) * int(args[0].shape[-1]), args[0], args[1]
+    if function is torch.einsum and len(args) == 3 and isinstance(args[0], str):
+        return _einsum(*args), args[1], args[2]
+    names = _OPERANDS.get(function)
+    if names is None:
+        return None
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    operands = [given[name] for name in names]
     if function is F.scaled_dot_product_attention:
-        query, key, value = args[:3]
+        query, key, value = operands
         scores = math.prod(query.shape[:-1]) * key.shape[-2]
         return int(scores * (query.shape[-1] + value.shape[-1])), query, key
-    return None
+    one, other = operands[-2:]
+    if function in _OF_TRANSPOSED:
+        return int(one.numel()) * math.prod(other.shape[1:]), one, other
+    if function in _OF_CONVOLUTIONS:
+        return int(output.numel()) * math.prod(other.shape[1:]), one, other
+    return int(output.numel()) * int(one.shape[-1]), one, other
+
+
+def _einsum(equation: str, *operands: Tensor) -> int:
+    """The number of products of ``torch.einsum``: one for each combination of all its indices.
+
+    >>> _einsum("ij,jk", torch.zeros(2, 3), torch.zeros(3, 4)), _einsum("...i,...k->k", torch.zeros(2, 3), torch.zeros(2, 4))
+    (24, 24)
+    """
+    sizes: dict[str, int] = {}
+    rest = []
+    for term, operand in zip(equation.replace(" ", "").partition("->")[0].split(","), operands, strict=True):
+        first, _, last = term.partition("...")
+        sizes |= dict(zip(first, operand.shape, strict=False))
+        sizes |= dict(zip(reversed(last), reversed(operand.shape), strict=False))
+        rest.append(operand.shape[len(first) : operand.dim() - len(last)])
+    return math.prod((*sizes.values(), *torch.broadcast_shapes(*rest)))

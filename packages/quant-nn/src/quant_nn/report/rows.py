@@ -16,11 +16,12 @@ class LayerRow:
         type: its class.
         weight_bits: of the weight; where a layer has several, on average over their elements.
         bias_bits: of the bias.
-        input_bits: of the first input, as it is multiplied.
+        input_bits: of the first input, as it is multiplied; of several calls, on average over the products.
         output_bits: of what it returns.
         granularity: of the weight's scale, or of the output's where there is no weight.
         restriction: which numbers that scale may be: ``float``, ``log_float``, ``power_of_two``, ``int``, or another word.
-        parameters: how many there are, without those of quantizers, and without those that an earlier row has.
+        parameters: how many there are, without those of quantizers, and without those that an earlier row has; of a weight norm
+            or another parametrization, those that the layer computes with.
         float_bytes: what they take as floats of their dtype.
         quantized_bytes: what they take as integers, each tensor rounded up to whole bytes; what is not quantized stays as it is.
         macs: how many products are added up, in all calls.

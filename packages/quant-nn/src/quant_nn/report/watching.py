@@ -6,7 +6,7 @@ mode remembers it, and applies the rules of :class:`~quant_core.tensor.QuantTens
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from quant_core.errors import QuantError
 from quant_core.tensor import QuantTensor
 from quant_core.tensor.dispatch import HANDLERS, dispatch
 
-Listener = Callable[[Any, tuple[Any, ...], Any], None]
+Listener = Callable[[Any, tuple[Any, ...], Mapping[str, Any], Any], None]
 """What is told of each function of torch, its arguments and its result."""
 
 
@@ -52,7 +52,7 @@ class Grids(TorchFunctionMode):
         """Compute the function, and the grid of its result."""
         given = kwargs or {}
         out = func(*args, **given)
-        self._listener(func, args, out)
+        self._listener(func, args, given, out)
         if isinstance(out, Tensor) and id(out) in self._known and args and out is args[0]:
             del self._known[id(out)]  # changed in place
         elif func in HANDLERS:
