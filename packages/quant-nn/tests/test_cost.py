@@ -184,6 +184,29 @@ def test_gradients_of_a_budget() -> None:
     assert found == pytest.approx({"1": 2 / 4 * 108 / 1548, "4": 2 / 4 * 1440 / 1548})
 
 
+def test_an_exact_budget_pulls_up_what_is_below() -> None:
+    net = network(6, 3, 5, 3)
+    budget = Budget(net, weight_bits=4, strength=2.0, exact=True)
+    assert budget().item() == pytest.approx(2 / 4)
+    assert not budget.met()
+    assert budget.met(tolerance=0.25)
+    assert gradients(net, budget()) == pytest.approx({"1": -2 / 4 * 108 / 1548, "4": -2 / 4 * 1440 / 1548})
+    above = network(6, 8, 5, 8)
+    assert Budget(above, weight_bits=4, exact=True)() == Budget(above, weight_bits=4)()
+    assert Budget(net, weight_bits=3, exact=True).met()
+
+
+def test_an_exact_budget_that_cannot_be_spent() -> None:
+    net = nn.Sequential(qnn.QuantLinear(4, 4, **weight(3), weight_max_bit_width=6))
+    with pytest.raises(ConfigurationError) as caught:
+        Budget(net, weight_bits=7, exact=True)
+    assert str(caught.value) == (
+        "weight_bits=7 cannot be reached\n  at Sequential\n  with every learned bit width at its largest it is 6\n"
+        "  Set weight_bits to 6 or less, let more layers learn their bits, or raise max_bit_width."
+    )
+    assert Budget(net, weight_bits=7).met()
+
+
 def test_a_budget_leaves_the_model_alone() -> None:
     net = network(6, 8, 5, 8)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}

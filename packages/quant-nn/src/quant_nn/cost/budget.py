@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ class Spent:
 class Budget:
     """``strength · Σ max(0, spent / target − 1)``: a loss that is zero once every target is met.
 
+    With ``exact=True`` it is ``strength · Σ |spent / target − 1|``, so that the targets are aimed at from below as well.
     Weights and activations with constant bits are counted as well; the learned ones have to make up for them.
 
     Args:
@@ -46,12 +47,14 @@ class Budget:
         bytes: of the weights.
         bit_operations: ``Σ products · bits · bits``, for one element of the batch.
         strength: how much it weighs against the loss of the task.
+        exact: spend the targets, and no less.
 
     Returns by a call: a 0-dim tensor. Gradient: to the learned bits, ``strength / target`` times what one bit costs, while
-    the target is not met; none afterwards, so that the task alone decides below it.
+    the target is not met; none afterwards, so that the task alone decides below it. With ``exact`` the sign turns below it.
 
     Raises:
-        ConfigurationError: when there is no target, nothing learns what it is about, or it cannot be reached.
+        ConfigurationError: when there is no target, nothing learns what it is about, or it cannot be reached: with the smallest
+            bits, or, with ``exact``, with the largest.
         InputError: when a target needs an example input.
 
     >>> import quant_nn as qnn
@@ -71,6 +74,7 @@ class Budget:
         bytes: float | None = None,
         bit_operations: float | None = None,
         strength: float = 1.0,
+        exact: bool = False,
     ) -> None:
         given = {
             "weight_bits": weight_bits,
@@ -80,6 +84,7 @@ class Budget:
         }
         self.targets: Mapping[str, float] = {name: target for name, target in given.items() if target is not None}
         self.strength = _positive("strength", strength)
+        self.exact = exact
         if not self.targets:
             raise ConfigurationError(
                 "the budget has no target",
@@ -94,8 +99,8 @@ class Budget:
 
     def __call__(self) -> Tensor:
         """The loss."""
-        excess = [torch.relu(self._spent[name]() / target - 1) for name, target in self.targets.items()]
-        return self.strength * torch.stack(excess).sum()
+        excess = torch.stack([self._spent[name]() / target - 1 for name, target in self.targets.items()])
+        return self.strength * (torch.abs(excess) if self.exact else torch.relu(excess)).sum()
 
     @torch.no_grad()
     def present(self) -> Spent:
@@ -103,14 +108,24 @@ class Budget:
         return Spent(**{name: float(spent()) for name, spent in self._spent.items()})
 
     def met(self, tolerance: float = 0.0) -> bool:
-        """Whether nothing is above its target by more than this share of it."""
+        """Whether nothing is above its target by more than this share of it; with ``exact``, nothing below it either."""
         present = self.present()
-        return all(getattr(present, name) <= target * (1 + tolerance) for name, target in self.targets.items())
+        shares = [getattr(present, name) / target - 1 for name, target in self.targets.items()]
+        return all(share <= tolerance and (share >= -tolerance or not self.exact) for share in shares)
 
     @torch.no_grad()
     def _check_reachable(self, model: nn.Module, name: str, target: float) -> None:
-        with _fewest_bits(model):
+        with _bits_at_their(model, "smallest"):
             least = float(self._spent[name]())
+        with _bits_at_their(model, "largest"):
+            most = float(self._spent[name]())
+        if self.exact and target > most * (1 + _ROUNDING):
+            raise ConfigurationError(
+                f"{name}={target:g} cannot be reached",
+                where=type(model).__name__,
+                why=f"with every learned bit width at its largest it is {most:g}",
+                fix=f"Set {name} to {most:g} or less, let more layers learn their bits, or raise max_bit_width.",
+            )
         if target < least * (1 - _ROUNDING):
             raise ConfigurationError(
                 f"{name}={target:g} cannot be reached",
@@ -160,13 +175,13 @@ def _some_learned(entries: list[E], model: nn.Module, what: str, option: str) ->
 
 
 @contextmanager
-def _fewest_bits(model: nn.Module) -> Iterator[None]:
-    """Every learned bit width at its smallest for the length of a block."""
+def _bits_at_their(model: nn.Module, end: Literal["smallest", "largest"]) -> Iterator[None]:
+    """Every learned bit width at its smallest or largest for the length of a block."""
     learned = [module for module in model.modules() if isinstance(module, ParameterBitWidth) and module.learns]
     before = [module.bit_width_offset.detach().clone() for module in learned]
     try:
         for module in learned:
-            module.bit_width_offset.zero_()
+            module.bit_width_offset.fill_(0.0 if end == "smallest" else module.max_bit_width)
         yield
     finally:
         for module, offset in zip(learned, before, strict=True):
