@@ -13,23 +13,40 @@ from torch.nn.utils.rnn import pack_sequence
 from quant_core.components import AbsMax, ParameterFromRuntimeStatsScaling
 from quant_core.errors import InputError
 from quant_core.tensor import QuantTensor
-from quant_rnn import QuantLSTM
+from quant_rnn import QuantGRU, QuantLSTM, QuantRNN
 from quant_rnn.native import steps
 
 pytestmark = pytest.mark.skipif(steps() is None, reason="there is no C compiler, or QUANT_NATIVE=0")
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "everything": {},
-    "two layers, two directions": {"num_layers": 2, "bidirectional": True},
-    "one accumulator": {"shared_intra_layer_gate_acc_quant": True},
-    "few bits": {f"{name}_bit_width": 3 for name in ("io", "gate_acc", "sigmoid", "tanh", "cell_state")},
-    "some settle in the middle": {"gate_acc_collect_stats_steps": 7, "cell_state_collect_stats_steps": 10},
-    "settled between two steps": {"tanh_collect_stats_steps": 1, "io_collect_stats_steps": 4, "bidirectional": True},
-    "float output": {"io_quant": None, "bias_quant": None},
-    "float functions": {"sigmoid_quant": None, "tanh_quant": None},
-    "quantized results": {"return_quant_tensor": True},
+NARROW = {f"{name}_bit_width": 3 for name in ("io", "gate_acc", "sigmoid", "tanh")}
+LAYERS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    "everything": (QuantLSTM, {}),
+    "two layers, two directions": (QuantLSTM, {"num_layers": 2, "bidirectional": True}),
+    "one accumulator": (QuantLSTM, {"shared_intra_layer_gate_acc_quant": True}),
+    "few bits": (QuantLSTM, {**NARROW, "cell_state_bit_width": 3}),
+    "some settle in the middle": (QuantLSTM, {"gate_acc_collect_stats_steps": 7, "cell_state_collect_stats_steps": 10}),
+    "settled between two steps": (
+        QuantLSTM,
+        {"tanh_collect_stats_steps": 1, "io_collect_stats_steps": 4, "bidirectional": True},
+    ),
+    "float output": (QuantLSTM, {"io_quant": None, "bias_quant": None}),
+    "float functions": (QuantLSTM, {"sigmoid_quant": None, "tanh_quant": None}),
+    "quantized results": (QuantLSTM, {"return_quant_tensor": True}),
+    "coupled": (QuantLSTM, {"coupled_input_forget_gates": True, "bidirectional": True}),
+    "coupled, some settle": (QuantLSTM, {"coupled_input_forget_gates": True, "sigmoid_collect_stats_steps": 9}),
+    "projected": (QuantLSTM, {"proj_size": 5, "num_layers": 2, "bidirectional": True}),
+    "projected, quantized results": (QuantLSTM, {"proj_size": 5, "return_quant_tensor": True}),
+    "GRU": (QuantGRU, {"num_layers": 2, "bidirectional": True}),
+    "GRU, few bits": (QuantGRU, NARROW),
+    "GRU, one accumulator": (QuantGRU, {"shared_intra_layer_gate_acc_quant": True, "gate_acc_collect_stats_steps": 42}),
+    "GRU, some settle": (QuantGRU, {"gate_acc_collect_stats_steps": 7, "io_collect_stats_steps": 11}),
+    "GRU, quantized results": (QuantGRU, {"return_quant_tensor": True, "bias": False}),
+    "RNN": (QuantRNN, {"num_layers": 2, "bidirectional": True}),
+    "RNN, some settle": (QuantRNN, {"gate_acc_collect_stats_steps": 7, "io_collect_stats_steps": 11}),
+    "ReLU": (QuantRNN, {"nonlinearity": "relu", "return_quant_tensor": True}),
+    "ReLU, float output": (QuantRNN, {"nonlinearity": "relu", "io_quant": None, "bias_quant": None}),
 }
-every_layer = pytest.mark.parametrize("name", OPTIONS)
+every_layer = pytest.mark.parametrize("name", LAYERS)
 
 
 class FirstLargest(AbsMax):
@@ -42,7 +59,8 @@ class FirstLargest(AbsMax):
 def pair(name: str) -> tuple[nn.Module, nn.Module]:
     """A layer, and one that goes step by step because it has a statistic that only torch knows."""
     torch.manual_seed(0)
-    layer = QuantLSTM(7, 19, **OPTIONS[name])
+    kind, options = LAYERS[name]
+    layer = kind(7, 19, **options)
     other = copy.deepcopy(layer)
     for module in other.modules():
         if isinstance(module, ParameterFromRuntimeStatsScaling):
@@ -77,7 +95,9 @@ def test_three_sequences_are_those_of_one_step_after_the_other(name: str) -> Non
             torch.testing.assert_close(gradient, exact[key], rtol=1e-3, atol=1e-3, msg=lambda m, key=key: f"{key}: {m}")
 
 
-@pytest.mark.parametrize("name", ["everything", "two layers, two directions", "some settle in the middle"])
+@pytest.mark.parametrize(
+    "name", ["two layers, two directions", "some settle in the middle", "projected", "coupled", "GRU", "RNN"]
+)
 def test_sequences_of_several_lengths(name: str) -> None:
     natively, one_by_one = pair(name)
     x = pack_sequence([torch.randn(length, 7) for length in (6, 6, 4, 1)])

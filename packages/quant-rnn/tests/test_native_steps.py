@@ -1,4 +1,4 @@
-"""All steps in one operation give the values of one step after the other, to the bit, and their gradients."""
+"""All steps in one operation give the values of one step after the other, to the bit, and their gradients: settled quantizers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quant_rnn import QuantGRU, QuantLSTM, QuantRNN
+from quant_rnn import QuantGRU, QuantLSTM, QuantRNN, direction
 from quant_rnn.native import Steps, steps
 from quant_rnn.native.agreement import agrees
 
-needs_native = pytest.mark.skipif(steps() is None, reason="there is no C compiler, or QUANT_NATIVE=0")
-pytestmark = needs_native
+pytestmark = pytest.mark.skipif(steps() is None, reason="there is no C compiler, or QUANT_NATIVE=0")
 
 NARROW = {f"{name}_bit_width": 3 for name in ("io", "gate_acc", "sigmoid", "tanh", "cell_state")}
 LAYERS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
@@ -27,13 +26,21 @@ LAYERS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "float functions": (QuantLSTM, {"sigmoid_quant": None, "tanh_quant": None}),
     "float output": (QuantLSTM, {"io_quant": None, "bias_quant": None}),
     "one accumulator": (QuantLSTM, {"shared_intra_layer_gate_acc_quant": True}),
+    "float accumulators": (QuantLSTM, {"gate_acc_quant": None}),
+    "float cell state": (QuantLSTM, {"cell_state_quant": None}),
+    "wide": (QuantLSTM, {f"{name}_bit_width": 16 for name in ("io", "gate_acc", "sigmoid", "tanh", "cell_state")}),
+    "projected": (QuantLSTM, {"proj_size": 5, "num_layers": 2, "bidirectional": True}),
+    "projected, coupled": (QuantLSTM, {"proj_size": 5, "coupled_input_forget_gates": True, "batch_first": True}),
+    "projected, float output": (QuantLSTM, {"proj_size": 5, "io_quant": None, "bias_quant": None}),
     "GRU": (QuantGRU, {"num_layers": 2, "bidirectional": True}),
     "GRU, few bits": (QuantGRU, {f"{name}_bit_width": 3 for name in ("io", "gate_acc", "sigmoid", "tanh")}),
     "GRU, float functions": (QuantGRU, {"sigmoid_quant": None, "tanh_quant": None, "bias": False}),
     "GRU, float output": (QuantGRU, {"io_quant": None, "bias_quant": None}),
+    "GRU, float accumulators": (QuantGRU, {"gate_acc_quant": None}),
     "RNN": (QuantRNN, {"num_layers": 2, "bidirectional": True}),
     "ReLU": (QuantRNN, {"nonlinearity": "relu", "io_bit_width": 3}),
     "RNN, float output": (QuantRNN, {"io_quant": None, "bias_quant": None}),
+    "ReLU, float accumulators": (QuantRNN, {"nonlinearity": "relu", "gate_acc_quant": None}),
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)
 
@@ -47,7 +54,7 @@ def learned(name: str) -> nn.Module:
     collecting = {f"{prefix}_collect_stats_steps": 2 for prefix in prefixes if f"{prefix}_quant" not in options}
     layer: nn.Module = kind(7, 19, **options, **collecting)
     for _ in range(3):
-        layer(torch.randn(3, 5, 7))
+        layer(torch.randn(3, 3, 7))
     with torch.no_grad():
         for key, parameter in layer.named_parameters():
             if key.endswith("scaling_impl.value"):
@@ -62,12 +69,12 @@ def outcome(
     dtype = next(layer.parameters()).dtype
     generator = torch.Generator().manual_seed(1)
     count = layer.sizes.layers * layer.sizes.directions
-    x = torch.randn(9, 5, 7, generator=generator).to(dtype).requires_grad_()
-    state = [torch.randn(count, 5, 19, generator=generator).to(dtype).requires_grad_() for _ in layer.state_names]
+    x = torch.randn(*((5, 9) if layer.batch_first else (9, 5)), 7, generator=generator).to(dtype).requires_grad_()
+    features = (layer.sizes.outputs, layer.sizes.hidden)[: len(layer.state_names)]
+    state = [torch.randn(count, 5, size, generator=generator).to(dtype).requires_grad_() for size in features]
     with monkeypatch.context() as patch:
         if stepwise:
-            for direction in layer.directions:
-                patch.setattr(direction.cell, "run_natively", lambda *inputs: None)
+            patch.setattr(direction, "run_natively", lambda *inputs, **options: None)
         results = torch.utils._pytree.tree_leaves(layer(x, state if len(state) > 1 else state[0]))
     layer.zero_grad()
     sum((part * torch.randn(part.shape, generator=generator)).sum() for part in results).backward()
@@ -125,7 +132,7 @@ def test_a_hook_on_a_quantizer_sees_each_step() -> None:
     assert len(seen) == 6
 
 
-@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("name", ["LSTM", "projected, coupled", "GRU, few bits", "ReLU"])
 def test_it_is_one_operation_of_a_compiled_graph(name: str) -> None:
     torch._dynamo.reset()
     layer = learned(name)
@@ -143,14 +150,13 @@ def test_it_is_one_operation_of_a_compiled_graph(name: str) -> None:
 
 
 def test_steps_that_compute_something_else_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Steps.lstm_backward
+    right = Steps.run
 
-    def wrong(self: Steps, *arguments: Any) -> None:
-        right(self, *arguments)
-        arguments[-1].mul_(1.1)
+    def without_the_last(self: Steps, model: Any, first: int, last: int, rows: int) -> Any:
+        return right(self, model, first, last - 1, rows)
 
     assert agrees()
     agrees.cache_clear()
-    monkeypatch.setattr(Steps, "lstm_backward", wrong)
+    monkeypatch.setattr(Steps, "run", without_the_last)
     assert not agrees()
     agrees.cache_clear()

@@ -23,22 +23,7 @@ from quant_core.ops import integer_range
 from quant_core.proxies import QuantProxy
 from quant_core.tensor import QuantTensor
 from quant_rnn.native import steps
-from quant_rnn.quantizing import MaybeQuantized
 from quant_rnn.steady import is_integer, steady
-
-
-class Piece(NamedTuple):
-    """The next steps of a sequence.
-
-    Attributes:
-        length: how many.
-        out: their outputs, ``(length, B, …)``.
-        state: the state after the last of them.
-    """
-
-    length: int
-    out: MaybeQuantized | None = None
-    state: tuple[MaybeQuantized, ...] = ()
 
 
 class Collected(NamedTuple):
@@ -135,10 +120,9 @@ def at_scales(quantizer: QuantProxy, x: Tensor, scale: Tensor) -> QuantTensor:
     )
 
 
-def distinct(quantizers: Sequence[QuantProxy | None]) -> dict[QuantProxy, list[int]]:
+def distinct(quantizers: Sequence[QuantProxy]) -> dict[QuantProxy, list[int]]:
     """The places of each quantizer, in order."""
     places: dict[QuantProxy, list[int]] = {}
     for place, quantizer in enumerate(quantizers):
-        if quantizer is not None:
-            places.setdefault(quantizer, []).append(place)
+        places.setdefault(quantizer, []).append(place)
     return places

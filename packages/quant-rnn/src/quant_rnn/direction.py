@@ -14,7 +14,8 @@ from quant_core.proxies import QuantProxy
 from quant_nn.layer import value_of
 from quant_rnn.gate_weights import GateParams, GateWeight
 from quant_rnn.gates import named
-from quant_rnn.quantizing import MaybeQuantized, concatenate, on_grid, quantized, scale_of, stack, with_value
+from quant_rnn.natively import run_natively
+from quant_rnn.quantizing import MaybeQuantized, concatenate, quantized, scale_of, stack, with_value
 from quant_rnn.sequence import State, run, run_uneven
 from quant_rnn.weights import Weights, quantize_weights
 
@@ -101,18 +102,15 @@ class Direction(nn.Module):
         outputs: list[MaybeQuantized] = []
         while projected.shape[0]:
             now = tuple(value_of(part) for part in state)
-            done = self._run_natively(projected, now, weights)
-            piece = None if done else self.cell.collect_natively(projected, now, weights, self.io_quant, self.reverse)
-            if done is not None:
-                out, state = done
-            elif piece is None:
+            piece = run_natively(self.cell, projected, now, weights, self.io_quant, reverse=self.reverse)
+            if piece is None:
                 found, state = run(partial(self._step, weights), projected.unbind(0), state, reverse=self.reverse)
                 out = stack(found)
-            elif piece.length:
-                out, state = piece.out, piece.state
-            else:
+            elif piece.out is None:
                 state = self._step(weights, projected[-1 if self.reverse else 0], now)
                 out = stack([state[0]])
+            else:
+                out, state = piece.out, piece.state
             outputs.append(out)
             count = out.shape[0]
             projected = projected[:-count] if self.reverse else projected[count:]
@@ -132,16 +130,6 @@ class Direction(nn.Module):
         outputs = with_value(after[0], loop_outputs(value_of(after[0]), now, projected))
         lasts = [with_value(part, loop_last(value_of(part), start)) for part, start in zip(after, before, strict=True)]
         return outputs, tuple(lasts)
-
-    def _run_natively(
-        self, projected: Tensor, state: tuple[Tensor, ...], weights: Weights
-    ) -> tuple[MaybeQuantized, State] | None:
-        done = self.cell.run_natively(projected, state, weights, self.io_quant, self.reverse)
-        if done is None:
-            return None
-        out, hidden, *cell = done
-        states = [on_grid(self.cell.cell_state_quant, part) for part in cell]
-        return on_grid(self.io_quant, out), (on_grid(self.io_quant, hidden), *states)
 
     def float_biases(self) -> list[Tensor]:
         """The two biases, ``(G·H,)`` each; none without biases."""

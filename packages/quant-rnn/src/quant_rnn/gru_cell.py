@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from quant_core.proxies import QuantProxy
-from quant_rnn.native.acceptance import takes
-from quant_rnn.native.gru import gru as native_gru
-from quant_rnn.quantizing import value
-from quant_rnn.sequence import State
-from quant_rnn.steady import steady
+from quant_rnn.stages import ON_TENSORS, Number, Stages
 from quant_rnn.weights import Weights
 
 
@@ -32,40 +27,19 @@ class GRUCell(nn.Module):
     reset_sigmoid_quant: QuantProxy | None
     update_sigmoid_quant: QuantProxy | None
     new_tanh_quant: QuantProxy | None
-    states = 1
 
-    def forward(self, x: Tensor, state: tuple[Tensor, ...], weights: Weights) -> State:
+    def forward(
+        self, x: Number, state: tuple[Number, ...], weights: Weights, stages: Stages = ON_TENSORS
+    ) -> tuple[Number, ...]:
         """``(B, 3·H)`` and ``(h,)`` to the next ``(h,)``, which is not yet quantized."""
         (hidden,) = state
-        size = hidden.shape[1]
-        gates = torch.addmm(x[:, : 2 * size], hidden, weights.hidden[: 2 * size].t())
-        r, z = gates.chunk(2, dim=1)
-        r = value(self.reset_sigmoid_quant, torch.sigmoid(value(self.reset_acc_quant, r)))
-        z = value(self.update_sigmoid_quant, torch.sigmoid(value(self.update_acc_quant, z)))
-        product = torch.nn.functional.linear(hidden, weights.hidden[2 * size :], weights.hidden_bias)
+        size, value = hidden.shape[1], stages.value
+        gates = stages.linear(hidden, weights.hidden[: 2 * size], stages.columns(x, 0, 2 * size))
+        r, z = stages.split(gates, 2)
+        r = value(self.reset_sigmoid_quant, stages.sigmoid(value(self.reset_acc_quant, r)))
+        z = value(self.update_sigmoid_quant, stages.sigmoid(value(self.update_acc_quant, z)))
+        product = stages.linear(hidden, weights.hidden[2 * size :], weights.hidden_bias)
         product = value(self.new_hidden_acc_quant, product)
-        n = value(self.new_tanh_quant, torch.tanh(value(self.new_acc_quant, x[:, 2 * size :] + r * product)))
+        new = stages.columns(x, 2 * size, 3 * size) + r * product
+        n = value(self.new_tanh_quant, stages.tanh(value(self.new_acc_quant, new)))
         return ((1 - z) * n + z * hidden,)
-
-    def run_natively(
-        self, projected: Tensor, state: tuple[Tensor, ...], weights: Weights, io_quant: QuantProxy | None, reverse: bool
-    ) -> tuple[Tensor, ...] | None:
-        """All steps in one operation, ``(outputs, h)``; ``None`` where there is none for these quantizers or tensors."""
-        if not takes(projected, weights.hidden, *state):
-            return None
-        accs = [self.reset_acc_quant, self.update_acc_quant, self.new_acc_quant]
-        if any(quantizer is None or not quantizer.is_quant_enabled for quantizer in accs):
-            return None
-        behind = [self.reset_sigmoid_quant, self.update_sigmoid_quant, self.new_tanh_quant]
-        grids = [steady(quantizer, projected) for quantizer in (*accs, self.new_hidden_acc_quant, *behind, io_quant)]
-        found = [grid for grid in grids if grid is not None]
-        if len(found) < len(grids) or len({grid.high - grid.low for grid in found[:3]}) > 1:
-            return None
-        ranges = [bound for grid in found for bound in (grid.low, grid.high)]
-        scales = torch.stack([grid.scale for grid in found])
-        bias = projected.new_zeros(state[0].shape[1]) if weights.hidden_bias is None else weights.hidden_bias
-        out, hidden, *_ = native_gru(projected, weights.hidden, bias, *state, scales, ranges, reverse)
-        return out, hidden
-
-    def collect_natively(self, *inputs: object) -> None:
-        """There is no single operation for the steps that collect statistics."""

@@ -36,7 +36,7 @@ def steady(quantizer: QuantProxy | None, like: Tensor) -> Steady | None:
     low, high = integer_range(
         float(quant.bit_width_impl.constant), signed=quant.signed, narrow_range=quant.narrow_range
     )
-    if scale.numel() != 1 or high - low >= MOST_LEVELS:
+    if scale.numel() != 1:
         return None
     return Steady(scale.reshape(()).to(like.dtype), low, high)
 

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
+
+from quant_rnn.native.program import Kind
+
+FUNCTIONS: Final[dict[Kind, Callable[..., Tensor]]] = {
+    Kind.SIGMOID: torch.sigmoid,
+    Kind.TANH: torch.tanh,
+    Kind.RELU: torch.relu,
+}
+"""The functions of a program."""
 
 
 class Tables(NamedTuple):
