@@ -1,4 +1,4 @@
-"""A dozen steps of SGD, through collecting and learning of scales: ours and Brevitas's networks lose alike."""
+"""Whole networks, through collecting and learning of scales: ours and Brevitas's train alike, and bend alike."""
 
 from collections.abc import Callable
 from typing import Any
@@ -57,14 +57,31 @@ def test_a_short_training_goes_the_same_way(network: Callable[..., nn.Module]) -
     assert ours == pytest.approx(theirs, rel=5e-3)
 
 
+@pytest.mark.parametrize("network", [with_integer_biases, in_fixed_point, with_zero_points])
+def test_products_with_the_hessian_are_the_same(network: Callable[..., nn.Module]) -> None:
+    ours, theirs = hessian_products(network(qnn, q)), hessian_products(network(bnn, bq))
+    assert len(ours) == len(theirs) == 2 * len(LINEAR)
+    for found, wanted in zip(ours, theirs, strict=True):
+        assert float((found - wanted).abs().max()) <= 5e-3 * float(wanted.abs().max())
+        assert float(wanted.abs().max()) > 0
+
+
+def hessian_products(net: nn.Module) -> list[Tensor]:
+    """Of the weights and biases, in a network whose scales are learned."""
+    start_alike(net)
+    for step in range(4):
+        net(tensor(100 + step, 32, 16))
+    layers: list[Any] = [net.get_submodule(str(index)) for index in LINEAR]
+    leaves = [leaf for layer in layers for leaf in (layer.weight, layer.bias)]
+    loss = net(tensor(200, 32, 16)).pow(3).mean()
+    first = torch.autograd.grad(loss, leaves, create_graph=True)
+    along = sum((gradient * tensor(7, *gradient.shape)).sum() for gradient in first)
+    return list(torch.autograd.grad(along, leaves))
+
+
 def losses(net: nn.Module) -> list[float]:
     """Of twelve steps from the same weights."""
-    for index in LINEAR:
-        layer: Any = net.get_submodule(str(index))
-        with torch.no_grad():
-            for parameter in (layer.weight, layer.bias):
-                parameter.copy_(tensor(index, *parameter.shape) * 0.3)
-        layer.weight_quant.init_tensor_quant()
+    start_alike(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
     found = []
     for step in range(12):
@@ -74,3 +91,12 @@ def losses(net: nn.Module) -> list[float]:
         optimizer.step()
         found.append(loss.item())
     return found
+
+
+def start_alike(net: nn.Module) -> None:
+    for index in LINEAR:
+        layer: Any = net.get_submodule(str(index))
+        with torch.no_grad():
+            for parameter in (layer.weight, layer.bias):
+                parameter.copy_(tensor(index, *parameter.shape) * 0.3)
+        layer.weight_quant.init_tensor_quant()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.autograd.function import once_differentiable
 
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
 
@@ -84,6 +85,7 @@ class _Joined(torch.autograd.Function):
         return torch.cat([part[:, :count] for part, count in zip(parts, counts, strict=True)], dim=1)
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         total = grads[0].contiguous().clone()
         dist.all_reduce(total)

@@ -15,12 +15,23 @@ import os
 
 from quant_core.errors import ConfigurationError
 from quant_core.native.acceptance import is_acceptable
-from quant_core.native.binding import SOURCES, Grain
+from quant_core.native.binding import ABOVE, BELOW, SOURCES, UNIT, Grain
 from quant_core.native.compiler import NativeBuildError, build
 from quant_core.native.grain import grain_of, has_values, is_plain
 from quant_core.native.library import Kernels
 
-__all__ = ["Grain", "Kernels", "NativeBuildError", "grain_of", "has_values", "is_plain", "kernels"]
+__all__ = [
+    "ABOVE",
+    "BELOW",
+    "UNIT",
+    "Grain",
+    "Kernels",
+    "NativeBuildError",
+    "grain_of",
+    "has_values",
+    "is_plain",
+    "kernels",
+]
 
 _log = logging.getLogger(__name__)
 

@@ -18,7 +18,16 @@ Grain = tuple[int, int, int]
 Bounds = tuple[float, float]
 """The smallest and the largest integer."""
 
-_BLOCK = 4096  # as in kernels.c
+UNIT: Final = 16384
+"""What the rounding error of an element is kept in parts of, in the code that :meth:`Kernels.quantize` keeps."""
+
+ABOVE: Final = 32767
+"""The code of an element above the range."""
+
+BELOW: Final = -32767
+"""The code of an element below it."""
+
+_BLOCK = 4096  # these four as in kernels.c
 _POINTER, _SIZE, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _DOUBLE = ctypes.c_double
 _GRAIN = [_SIZE, _SIZE, _SIZE]

@@ -90,5 +90,5 @@ class _Binary(torch.autograd.Function):
             products = grads[0] * out
             grad_scale = (products / scale).sum_to_size(scale.shape)
             if inside is not None:
-                grad_scale = grad_scale + products.mul_(~inside).sum_to_size(scale.shape)
+                grad_scale = grad_scale + (products * ~inside).sum_to_size(scale.shape)
         return grad_x.to(grads[0].dtype), grad_scale, None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from quant_core.native import is_plain, kernels
+from quant_core.ops.second_order import is_recorded, rounding_errors, shares_of_largest
 
 
 def quantize_by_largest(
@@ -77,8 +78,31 @@ class _ByLargest(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         library = kernels()
         assert library is not None
+        if is_recorded():
+            of_value, of_scale = grads
+            return _recorded(of_value, of_scale, *ctx.saved_tensors[:2], *ctx.options), None
         of_value, of_scale = (grad if grad is None else grad.contiguous() for grad in grads)
         grad = None
         if of_value is not None or of_scale is not None:
             grad = library.gradient_by_largest(of_value, of_scale, *ctx.saved_tensors, *ctx.options)
         return grad, None
+
+
+def _recorded(
+    of_value: Tensor | None,
+    of_scale: Tensor | None,
+    x: Tensor,
+    scale: Tensor,
+    divisor: float,
+    bounds: tuple[float, float],
+    rounding_mode: str,
+) -> Tensor | None:
+    """The same for a backward pass that is itself differentiated."""
+    if of_value is not None:
+        through_value = (of_value * rounding_errors(x, scale, 0, *bounds, rounding_mode)).sum_to_size(scale.shape)
+        of_scale = through_value if of_scale is None else through_value + of_scale
+    if of_scale is None:
+        return None
+    shares = shares_of_largest(x.reshape(scale.numel(), -1)).reshape(x.shape)
+    through_scale = shares * (of_scale / divisor)
+    return through_scale if of_value is None else of_value + through_scale

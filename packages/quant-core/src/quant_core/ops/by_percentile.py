@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from quant_core.native import Grain, grain_of, kernels
 from quant_core.ops.native_gradients import in_memory_order_of
+from quant_core.ops.second_order import is_recorded, masked_gradients
 
 
 def quantize_by_percentile(
@@ -95,6 +97,8 @@ class _ByPercentile(torch.autograd.Function):
         (code,) = ctx.saved_tensors
         bounds, divisor, grain = ctx.options
         of_value, of_scale, _ = grads
+        if is_recorded():
+            return _recorded(of_value, of_scale, code, divisor, bounds, *ctx.found), None
         sums = None
         if of_value is not None:
             grad_x, sums = library.gradient(in_memory_order_of(code, of_value), code, None, grain, bounds)
@@ -105,3 +109,25 @@ class _ByPercentile(torch.autograd.Function):
         index, element = ctx.found
         library.add_at_element(grad_x, index, element, sums, of_scale, divisor)
         return grad_x, None
+
+
+def _recorded(
+    of_value: Tensor | None,
+    of_scale: Tensor | None,
+    code: Tensor,
+    divisor: float,
+    bounds: tuple[float, float],
+    index: int,
+    element: float,
+) -> Tensor | None:
+    """The same for a backward pass that is itself differentiated."""
+    grad_x = None
+    if of_value is not None:
+        grad_x, through_value, *_ = masked_gradients(of_value, code, of_value.new_empty(()), 0, *bounds)
+        of_scale = through_value if of_scale is None else through_value + of_scale.reshape(())
+    if of_scale is None:
+        return None
+    found = torch.zeros_like(code, dtype=of_scale.dtype)
+    found.as_strided((found.numel(),), (1,))[index] = math.copysign(1.0, element) if element else 0.0
+    through_scale = found * (of_scale / divisor)
+    return through_scale if grad_x is None else grad_x + through_scale

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from quant_core.native import Grain, grain_of, kernels
 from quant_core.ops.native_gradients import in_memory_order_of
+from quant_core.ops.second_order import is_recorded, masked_gradients
+from quant_core.ops.straight_through import binary_sign
 
 
 def quantize_by_threshold(
@@ -84,6 +86,8 @@ class _ByThreshold(torch.autograd.Function):
         assert library is not None
         code, parameter = ctx.saved_tensors
         of_value, of_scale = grads
+        if is_recorded():
+            return _recorded(of_value, of_scale, code, parameter, *ctx.options[1:])
         if of_value is not None:
             of_value = in_memory_order_of(code, of_value)
         elif of_scale is None:
@@ -91,3 +95,21 @@ class _ByThreshold(torch.autograd.Function):
         if of_scale is not None:
             of_scale = of_scale.contiguous()
         return *library.gradient_by_threshold(of_value, of_scale, code, parameter, *ctx.options), None
+
+
+def _recorded(
+    of_value: Tensor | None,
+    of_scale: Tensor | None,
+    code: Tensor,
+    parameter: Tensor,
+    divisor: float,
+    bounds: tuple[float, float],
+) -> tuple[Tensor | None, ...]:
+    """The same for a backward pass that is itself differentiated."""
+    grad_x = None
+    if of_value is not None:
+        grad_x, through_value, *_ = masked_gradients(of_value, code, parameter, 0, *bounds)
+        of_scale = through_value if of_scale is None else through_value + of_scale
+    if of_scale is None:
+        return None, None, None
+    return grad_x, of_scale / divisor * binary_sign(parameter.detach()), None

@@ -28,6 +28,7 @@ from quant_core.ops.binary import fake_binary, fake_ternary, quantize_binary, qu
 from quant_core.ops.float_format import FloatFormat
 from quant_core.ops.integer import fake_quantize, integer_range, quantize_int
 from quant_core.ops.minifloat import fake_float, quantize_float
+from quant_core.ops.second_order import is_recorded
 from quant_core.ops.truncation import fake_trunc, quantize_trunc
 
 NAMESPACE: Final = "quant"
@@ -108,14 +109,15 @@ def _register_gradient(name: str, eager: Callable[..., Tensor]) -> None:
         ctx.keywords = keyword_only_inputs
 
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        recorded = is_recorded()
         with torch.enable_grad():
             inputs = [
-                t.detach().requires_grad_(needed)
+                t.view_as(t) if recorded else t.detach().requires_grad_(needed)
                 for t, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=True)
             ]
             output = eager(*inputs, **ctx.keywords)
         wanted = [t for t in inputs if t.requires_grad]
-        found = iter(torch.autograd.grad(output, wanted, grad, allow_unused=True))
+        found = iter(torch.autograd.grad(output, wanted, grad, allow_unused=True, create_graph=recorded))
         return tuple(next(found) if t.requires_grad else None for t in inputs)
 
     torch.library.register_autograd(name, backward, setup_context=setup_context, lib=_library)

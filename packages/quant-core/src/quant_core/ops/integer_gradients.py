@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from quant_core.ops.integer_levels import compute_dtype, dequantize, exact_and_rounded, is_zero
+from quant_core.ops.second_order import is_recorded
 from quant_core.ops.straight_through import clamp
 
 _LARGEST_HALF = 65504.0
@@ -94,7 +95,10 @@ class _FixedRange(torch.autograd.Function):
         if ctx.unsigned:
             g = torch.ops.aten.threshold_backward(g, code, -_IN_RANGE)
         grad_scale = _sum_of_products(g, code, ctx.scale_shape) if ctx.needs_input_grad[1] else None
-        grad_x = torch.ops.aten.hardtanh_backward.grad_input(g, code, -_IN_RANGE, _IN_RANGE, grad_input=code)
+        if is_recorded():
+            grad_x = torch.ops.aten.hardtanh_backward(g, code, -_IN_RANGE, _IN_RANGE)
+        else:
+            grad_x = torch.ops.aten.hardtanh_backward.grad_input(g, code, -_IN_RANGE, _IN_RANGE, grad_input=code)
         return grad_x.to(grads[0].dtype), grad_scale, None, None, None
 
 

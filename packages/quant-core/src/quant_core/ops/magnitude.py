@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from quant_core.native import is_plain, kernels
+from quant_core.ops.second_order import is_recorded, shares_of_largest
 
 
 def largest_magnitude(rows: Tensor) -> Tensor:
@@ -44,4 +45,6 @@ class _LargestMagnitude(torch.autograd.Function):
         library = kernels()
         assert library is not None
         rows, largest = ctx.saved_tensors
+        if is_recorded():
+            return grads[0].unsqueeze(1) * shares_of_largest(rows)
         return library.gradient_of_largest(rows, largest, grads[0].contiguous())

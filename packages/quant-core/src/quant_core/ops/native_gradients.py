@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from quant_core.native import Grain, grain_of, kernels
+from quant_core.ops.second_order import is_recorded, masked_gradients, rounding_errors
 
 
 def quantize_natively(
@@ -80,28 +81,30 @@ class _Masked(torch.autograd.Function):
         y, code = library.quantize(
             x, scale, _tensor(zero_point), grain, bounds, rounding_mode, rectify=rectify, keep=True
         )
-        ctx.save_for_backward(code, scale, *(t for t in (zero_point,) if isinstance(t, Tensor)))
+        ctx.save_for_backward(code, scale, *(t for t in (zero_point, low, high) if isinstance(t, Tensor)))
+        ctx.numbers = [None if isinstance(t, Tensor) else t for t in (zero_point, low, high)]
         ctx.grain, ctx.bounds = grain, bounds
-        ctx.bound_shapes = [t.shape if isinstance(t, Tensor) else None for t in (low, high)]
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         library = kernels()
         assert library is not None
-        code, scale, *rest = ctx.saved_tensors
-        zero_point = rest[0] if rest else None
+        code, scale, *tensors = ctx.saved_tensors
+        zero_point, low, high = (tensors.pop(0) if number is None else number for number in ctx.numbers)
+        if is_recorded():
+            return *masked_gradients(grads[0], code, scale, zero_point, low, high), None, None, None
         _, for_scale, for_zero_point, for_low, for_high = ctx.needs_input_grad[:5]
-        grad_x, sums = library.gradient(in_memory_order_of(code, grads[0]), code, zero_point, ctx.grain, ctx.bounds)
-        of_scale, above, below = sums
+        g = in_memory_order_of(code, grads[0])
+        grad_x, (of_scale, above, below) = library.gradient(g, code, _tensor(zero_point), ctx.grain, ctx.bounds)
         grad_scale = of_scale.view(scale.shape) if for_scale else None
         grad_zero_point = grad_low = grad_high = None
-        if zero_point is not None and for_zero_point:
+        if for_zero_point:
             grad_zero_point = (above + below).mul_(scale.reshape(-1)).neg_().view(zero_point.shape)
         if for_low:
-            grad_low = torch.dot(below, scale.reshape(-1)).view(ctx.bound_shapes[0])
+            grad_low = torch.dot(below, scale.reshape(-1)).view(low.shape)
         if for_high:
-            grad_high = torch.dot(above, scale.reshape(-1)).view(ctx.bound_shapes[1])
+            grad_high = torch.dot(above, scale.reshape(-1)).view(high.shape)
         return grad_x, grad_scale, grad_zero_point, grad_low, grad_high, None, None, None
 
 
@@ -136,6 +139,11 @@ class _PassThrough(torch.autograd.Function):
             assert library is not None
             x, scale, *rest = ctx.saved_tensors
             zero_point = rest[0] if rest else None
+            if is_recorded():
+                low, high = ctx.bounds
+                shift = 0 if zero_point is None else zero_point
+                errors = rounding_errors(x, scale, shift, low, high, ctx.rounding_mode)
+                return grads[0], (grads[0] * errors).sum_to_size(scale.shape), None, None, None, None, None
             grad_scale = library.gradient_of_scale(
                 in_memory_order_of(x, grads[0]), x, scale, zero_point, ctx.grain, ctx.bounds, ctx.rounding_mode
             ).view(scale.shape)
