@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -228,6 +229,20 @@ def test_a_gradient_of_the_collected_scale_alone_reaches_the_element() -> None:
     IntQuant(collecting(100.0), ConstBitWidth(4), signed=True)(x)[1].backward()
     assert x.grad is not None
     assert x.grad.tolist() == pytest.approx([0, -1 / 8, 0])
+
+
+def test_the_element_is_found_again_when_saved_tensors_are_laid_out_anew() -> None:
+    x = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    found = []
+    for hooks in (nullcontext(), torch.autograd.graph.save_on_cpu()):
+        leaf = x.clone().requires_grad_()
+        with hooks:
+            value, scale, *_ = IntQuant(collecting(100.0), ConstBitWidth(4), signed=True)(leaf)
+            assert node(value) == "_ByPercentileBackward"
+        (value.square().sum() + 100 * scale).backward()
+        assert leaf.grad is not None
+        found.append(leaf.grad)
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

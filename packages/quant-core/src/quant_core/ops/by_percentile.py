@@ -86,6 +86,7 @@ class _ByPercentile(torch.autograd.Function):
         if keep:
             ctx.save_for_backward(code)
         ctx.options = bounds, divisor, grain
+        ctx.strides = y.stride()
         ctx.mark_non_differentiable(threshold)
         ctx.set_materialize_grads(False)
         return y, scale, threshold
@@ -96,6 +97,8 @@ class _ByPercentile(torch.autograd.Function):
         assert library is not None
         (code,) = ctx.saved_tensors
         bounds, divisor, grain = ctx.options
+        if code.stride() != ctx.strides:  # hooks of saved tensors may lay it out anew, and then the index is another
+            code = torch.empty_strided(code.shape, ctx.strides, dtype=code.dtype).copy_(code)
         of_value, of_scale, _ = grads
         if is_recorded():
             return _recorded(of_value, of_scale, code, divisor, bounds, *ctx.found), None
