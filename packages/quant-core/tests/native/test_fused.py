@@ -234,7 +234,8 @@ def test_a_gradient_of_the_collected_scale_alone_reaches_the_element() -> None:
 def test_the_element_is_found_again_when_saved_tensors_are_laid_out_anew() -> None:
     x = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
     found = []
-    for hooks in (nullcontext(), torch.autograd.graph.save_on_cpu()):
+    anew = torch.autograd.graph.saved_tensors_hooks(lambda kept: kept.contiguous(), lambda kept: kept)
+    for hooks in (nullcontext(), anew):
         leaf = x.clone().requires_grad_()
         with hooks:
             value, scale, *_ = IntQuant(collecting(100.0), ConstBitWidth(4), signed=True)(leaf)
