@@ -79,7 +79,14 @@ def main(
             raise click.UsageError(
                 f"{output} holds no checkpoint.pt to go on from: leave --resume out, or name another --output"
             )
-        saved = checkpoint.load(output / "checkpoint.pt") if resume else None
+        settings: checkpoint.Settings = {
+            **{"network": network, "data": data, "size": size, "batch-size": batch_size, "optimizer": optimizer},
+            **{"lr": lr, "weight-decay": weight_decay, "seed": seed},
+        }
+        try:
+            saved = checkpoint.load(output / "checkpoint.pt", settings) if resume else None
+        except ValueError as error:
+            raise click.UsageError(f"{error}: resume it with the same options, or name another --output") from None
         if saved is not None:
             net.load_state_dict(saved["model"])
         elif weights is not None:
@@ -87,6 +94,8 @@ def main(
         whole = joined(net, strategy, here)
         train = loop.batches(split.train, batch_size, here, seed=seed, workers=workers, whole=True)
         test = loop.batches(split.test, batch_size, here, workers=workers)
+        if not len(train):
+            raise click.UsageError(f"there are fewer images to train on than --batch-size {batch_size}")
         kind = torch.optim.Adam if optimizer == "adam" else torch.optim.SGD
         steps = kind(whole.parameters(), lr=lr, weight_decay=weight_decay)
         total = epochs * len(train)
@@ -98,9 +107,12 @@ def main(
             for epoch in range(done, last):
                 loss = loop.train_epoch(whole, train, steps, schedule, epoch, here, progress)
                 reached = loop.accuracy(whole, test, here)
-                checkpoint.save(output / "checkpoint.pt", whole, steps, schedule, epoch + 1, here)
+                checkpoint.save(output / "checkpoint.pt", whole, steps, schedule, epoch + 1, here, settings)
                 results.append((epoch + 1, loss, reached))
-        report(console, network, results)
+        if results:
+            report(console, network, results)
+        else:
+            console.print(f"nothing to do: {done} epochs are done, and --epochs is {epochs}")
         if here.is_first and results:
             epoch, loss, reached = results[-1]
             found = {"network": network, "epochs": epoch, "seed": seed, "loss": loss, "accuracy": reached}

@@ -25,7 +25,19 @@ LOADED = StateDictOptions(full_state_dict=True, strict=False)
 """A scale that is still collected has had no gradient, and the optimizer nothing to remember of it."""
 
 
-def save(path: Path, net: nn.Module, optimizer: Optimizer, schedule: LRScheduler, epoch: int, here: Processes) -> None:
+Settings = dict[str, str | int | float | None]
+"""What a run cannot change on its way and still be the same run."""
+
+
+def save(
+    path: Path,
+    net: nn.Module,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    epoch: int,
+    here: Processes,
+    settings: Settings,
+) -> None:
     """Write the file, whole or not at all; all processes take part, and the first one writes."""
     state = {
         "model": get_model_state_dict(net, options=WHOLE),
@@ -33,6 +45,7 @@ def save(path: Path, net: nn.Module, optimizer: Optimizer, schedule: LRScheduler
         "schedule": schedule.state_dict(),
         "epoch": epoch,
         "random": torch.get_rng_state(),
+        "settings": settings,
     }
     if here.is_first:
         unfinished = path.with_suffix(".unfinished")
@@ -40,9 +53,19 @@ def save(path: Path, net: nn.Module, optimizer: Optimizer, schedule: LRScheduler
         os.replace(unfinished, path)
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read a file that :func:`save` wrote."""
+def load(path: Path, settings: Settings) -> dict[str, Any]:
+    """Read a file that :func:`save` wrote.
+
+    Raises:
+        ValueError: when the run had other settings; says which.
+    """
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    then = state["settings"]
+    others = [
+        f"{name} {then.get(name)!r}, not {given!r}" for name, given in settings.items() if then.get(name) != given
+    ]
+    if others:
+        raise ValueError(f"{path} is of a run with {', '.join(others)}")
     return state
 
 

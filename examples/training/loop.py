@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 import torch.nn.functional as F
 from rich.progress import Progress
@@ -10,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, DistributedSampler
 
+from quant_core.errors import InputError
 from training.processes import Processes
 
 Batches = DataLoader[tuple[Tensor, Tensor]]
@@ -51,9 +54,17 @@ def train_epoch(
     for images, labels in data:
         optimizer.zero_grad()
         images = images.to(here.device)
-        loss = F.cross_entropy(net(images), labels.to(here.device))
-        if not bool(torch.isfinite(loss)):
-            raise SystemExit(f"the loss is {loss.item()} in epoch {epoch + 1}: {first_not_finite(net, images)}")
+        try:
+            loss = F.cross_entropy(net(images), labels.to(here.device))
+        except InputError as error:  # quantizers that collect statistics take no such numbers
+            layer = first_not_finite(net, images)
+            if layer is None:
+                raise
+            raise SystemExit(f"epoch {epoch + 1}: {layer}\n{error}") from error
+        # All processes stop, or none: they look for the layer together.
+        if here.sum(1.0 - torch.isfinite(loss.detach()).float()).item():
+            layer = first_not_finite(net, images) or "every layer gives finite numbers for the images of this process"
+            raise SystemExit(f"the loss is {loss.item()} in epoch {epoch + 1}: {layer}")
         loss.backward()
         optimizer.step()
         schedule.step()
@@ -66,8 +77,9 @@ def train_epoch(
 
 @torch.no_grad()
 def accuracy(net: nn.Module, data: Batches, here: Processes) -> float:
-    """The share of images that are classified correctly."""
+    """The share of images that are classified correctly, by the network as the first process has it."""
     net.eval()
+    here.agree(net)
     found = torch.zeros(2)
     for images, labels in data:
         right = net(images.to(here.device)).argmax(1).cpu() == labels
@@ -77,14 +89,17 @@ def accuracy(net: nn.Module, data: Batches, here: Processes) -> float:
 
 
 @torch.no_grad()
-def first_not_finite(net: nn.Module, images: Tensor) -> str:
-    """Which layer is the first whose output holds an infinity or NaN."""
+def first_not_finite(net: nn.Module, images: Tensor) -> str | None:
+    """Which layer is the first whose output holds an infinity or NaN, in the mode that the network is in.
+
+    For a run that is over: statistics take one more step.
+    """
     found: list[str] = []
 
     def look(path: str, layer: nn.Module, out: object) -> None:
         value = getattr(out, "value", out)
         if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
-            found.append(f"{path} ({type(layer).__name__})")
+            found.append(f"{path.removeprefix('module.')} ({type(layer).__name__})")
 
     hooks = [
         layer.register_forward_hook(lambda layer, _, out, path=path: look(path, layer, out))
@@ -92,8 +107,9 @@ def first_not_finite(net: nn.Module, images: Tensor) -> str:
         if path
     ]
     try:
-        net.eval()(images)
+        with suppress(InputError):
+            net(images)
     finally:
         for hook in hooks:
             hook.remove()
-    return f"{found[0]} gives a number that is not finite" if found else "every layer gives finite numbers in eval mode"
+    return f"{found[0]} gives a number that is not finite" if found else None

@@ -34,6 +34,12 @@ class Processes:
             dist.all_reduce(numbers)
         return numbers
 
+    def agree(self, net: nn.Module) -> None:
+        """Give all processes the buffers of the first one: each has statistics of its own part of the batches."""
+        if self.count > 1:
+            for buffer in net.buffers():
+                dist.broadcast(buffer, 0)
+
 
 @contextmanager
 def processes() -> Iterator[Processes]:
@@ -44,7 +50,7 @@ def processes() -> Iterator[Processes]:
     if count == 1:
         yield Processes(rank=0, count=1, device=device)
         return
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")  # sums of counts stay on the CPU
     try:
         yield Processes(rank=dist.get_rank(), count=count, device=device)
     finally:

@@ -124,6 +124,21 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
     assert str(whole["optimizer"]["state"]) == str(parts["optimizer"]["state"])
 
 
+def test_a_run_is_resumed_as_it_was_begun(tmp_path: Path) -> None:
+    import train as script
+
+    options = ["tfc-w2a2", "--size", "8", "--epochs", "1", "--batch-size", "512", "--output", str(tmp_path)]
+    train(tmp_path, *options[:-2])
+    done = CliRunner().invoke(script.main, [*options, "--resume"], catch_exceptions=False)
+    assert done.output.strip() == "nothing to do: 1 epochs are done, and --epochs is 1"
+    done = CliRunner().invoke(script.main, ["sfc-w2a2", *options[1:], "--seed", "1", "--resume"])
+    assert done.exit_code == 2
+    assert (
+        f"checkpoint.pt is of a run with network {'tfc-w2a2'!r}, not {'sfc-w2a2'!r}, seed 0, not 1: resume it"
+        in done.output
+    )
+
+
 def processes(output: Path, *arguments: str) -> dict[str, Any]:
     """Run the script in two processes."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -153,7 +168,7 @@ def test_spread_parameters_learn_what_copies_learn_and_resume(tmp_path: Path) ->
     spread = processes(tmp_path / "fsdp", *options, "--strategy", "fsdp", "--resume")
     for key, value in copied["model"].items():
         torch.testing.assert_close(spread["model"][key], value, rtol=1e-3, atol=1e-4)
-    assert spread["accuracy"] == pytest.approx(copied["accuracy"], abs=0.02)
+    assert spread["accuracy"] == pytest.approx(copied["accuracy"], abs=0.005)  # of the network in the file
 
 
 @pytest.mark.parametrize(("name", "least"), [("tfc-w4a4", 0.97), ("tfc-w2a2", 0.95), ("tfc-w1a1", 0.93)])
@@ -165,8 +180,10 @@ def test_few_bits_learn_the_digits_from_every_seed(tmp_path: Path, name: str, le
 
 
 class Overflowing(nn.Module):
+    """Not in eval mode, as a normalization by the statistics of a batch."""
+
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.inf
+        return x * torch.inf if self.training else x
 
 
 def test_a_loss_that_is_not_finite_names_the_layer() -> None:
@@ -174,7 +191,28 @@ def test_a_loss_that_is_not_finite_names_the_layer() -> None:
 
     net = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Identity(), Overflowing()), nn.Tanh())
     assert first_not_finite(net, torch.ones(1, 2)) == "1.1 (Overflowing) gives a number that is not finite"
+    assert first_not_finite(net.eval(), torch.ones(1, 2)) is None
     assert not any(layer._forward_hooks for layer in net.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        (
+            "tfc-w2a2",
+            ["epoch 1: 5 (QuantLinear) gives", "a tensor that holds infinities or NaN has no statistic to collect"],
+        ),
+        ("lenet-w3", ["the loss is nan in epoch 1: conv2 (QuantConv2d) gives a number that is not finite"]),
+    ],
+)
+def test_a_run_stops_with_the_name_of_the_layer(tmp_path: Path, name: str, lines: list[str]) -> None:
+    import train as script
+
+    arguments = [name, "--epochs", "1", "--lr", "1e30", "--output", str(tmp_path)]
+    done = CliRunner().invoke(script.main, arguments)
+    assert isinstance(done.exception, SystemExit)
+    assert done.exit_code == 1
+    assert all(line in str(done.output) for line in lines), done.output
 
 
 def test_images_come_from_folders(tmp_path: Path) -> None:
@@ -200,9 +238,10 @@ def test_images_come_from_folders(tmp_path: Path) -> None:
             "holds no checkpoint.pt to go on from: leave --resume out, or name another --output",
         ),
         (["lenet-w3", "--size", "16"], "lenet-w3 takes images of (3, 32, 32), not of (3, 16, 16): leave --size out"),
+        (["tfc-w2a2", "--batch-size", "4000"], "there are fewer images to train on than --batch-size 4000"),
         (["cnv-w1a1", "--size", "16"], "images of 16×16 do not leave one pixel: height and width are 32 to 35"),
     ],
-    ids=["network", "resume", "size", "impossible size"],
+    ids=["network", "resume", "size", "batch", "impossible size"],
 )
 def test_what_cannot_be_trained_is_a_usage_error(tmp_path: Path, arguments: list[str], message: str) -> None:
     import train as script
