@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from typing import Any
+from typing import Any, Final
 
 import torch
 from rich.console import Console
@@ -16,6 +17,11 @@ from quant_core.errors import InputError
 
 Forward = Callable[[nn.Module, Any], Any]
 """How a batch is handed to a model."""
+
+Parameters = Mapping[str, inspect.Parameter]
+
+_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_ANY_NUMBER: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def run(model: nn.Module, batch: Any) -> Any:
@@ -40,14 +46,15 @@ def arguments(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, 
     (('images',), {})
     """
     _check_devices(model, batch)
+    parameters = inspect.signature(model.forward).parameters
     args: tuple[Any, ...] = (batch,)
     kwargs: dict[str, Any] = {}
     if isinstance(batch, Mapping):
-        _check_keywords(model, batch)
+        _check_keywords(model, parameters, batch)
         args, kwargs = (), dict(batch)
     elif isinstance(batch, (tuple, list)):
-        args = tuple(batch[: _most_arguments(model)])
-    _check_enough(model, args, kwargs)
+        args = tuple(batch[: _most_arguments(parameters)])
+    _check_enough(model, parameters, args, kwargs)
     return args, kwargs
 
 
@@ -96,18 +103,14 @@ def no_data(where: str) -> InputError:
     )
 
 
-def _most_arguments(model: nn.Module) -> int | None:
+def _most_arguments(parameters: Parameters) -> int | None:
     """How many positional arguments a model takes; ``None`` for any number."""
-    parameters = inspect.signature(model.forward).parameters.values()
-    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters.values()):
         return None
-    return sum(
-        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD) for parameter in parameters
-    )
+    return sum(parameter.kind in _POSITIONAL for parameter in parameters.values())
 
 
-def _check_keywords(model: nn.Module, batch: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(model.forward).parameters
+def _check_keywords(model: nn.Module, parameters: Parameters, batch: Mapping[str, Any]) -> None:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     unknown = [key for key in batch if key not in parameters]
@@ -120,30 +123,28 @@ def _check_keywords(model: nn.Module, batch: Mapping[str, Any]) -> None:
         )
 
 
-def _check_enough(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    signature = inspect.signature(model.forward)
-    given = signature.bind_partial(*args, **kwargs).arguments
-    missing = [
-        name
-        for name, parameter in signature.parameters.items()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        and name not in given
-    ]
-    if missing:
-        raise InputError(
-            f"a batch holds no {missing[0]!r} for the model",
-            where=type(model).__name__,
-            why=f"the model takes {', '.join(signature.parameters)}, and got {', '.join(given) or 'nothing'}",
-            fix="Give tuples of arguments, mappings of keywords, or forward=lambda model, batch: …",
-        )
+def _check_enough(model: nn.Module, parameters: Parameters, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    positional = [name for name, parameter in parameters.items() if parameter.kind in _POSITIONAL]
+    given = {*positional[: len(args)], *kwargs}
+    for name, parameter in parameters.items():
+        asked = parameter.default is parameter.empty and parameter.kind not in _ANY_NUMBER
+        if asked and name not in given:
+            raise InputError(
+                f"a batch holds no {name!r} for the model",
+                where=type(model).__name__,
+                why=f"the model takes {', '.join(parameters)}, and got {', '.join(sorted(given)) or 'nothing'}",
+                fix="Give tuples of arguments, mappings of keywords, or forward=lambda model, batch: …",
+            )
 
 
 def _check_devices(model: nn.Module, batch: Any) -> None:
-    known = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     found = {leaf.device for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor)}
+    first = next(itertools.chain(model.parameters(), model.buffers()), None)
+    if first is None or found <= {first.device}:
+        return  # going through all parameters takes as long as a small model itself
+    known = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     stray = found - known
-    if known and stray:
+    if stray:
         raise InputError(
             f"a batch on {_listed(stray)} does not fit a model on {_listed(known)}",
             where=type(model).__name__,

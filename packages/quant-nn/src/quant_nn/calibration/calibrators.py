@@ -7,6 +7,7 @@ tensor in it is ever written to: collecting puts others in their place, so that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -66,7 +67,8 @@ class Calibrator(nn.Module):
             InputError: when the tensor holds infinities or NaN or no floats, has other channels than the scale, or is on another
                 device than the ones before.
         """
-        check_fits(x, self.elements)  # that fits every tensor: it asks for floats
+        if not x.is_floating_point():
+            check_fits(x, self.elements)
         if x.numel() == 0:
             return
         if self.largest.device != x.device:
@@ -75,7 +77,7 @@ class Calibrator(nn.Module):
         if len(rows) != len(self.largest):
             raise self._other_channels(x, len(rows))
         largest = _largest(rows, self.signed)
-        if not bool(torch.isfinite(largest).all()):
+        if not all(map(math.isfinite, largest.tolist())):
             raise _not_finite(x)
         self._take(rows, torch.maximum(self.largest, largest))
         self.elements = self.elements + x.numel()
@@ -187,7 +189,8 @@ class HistogramCalibrator(Calibrator):
 
     def _take(self, rows: Tensor, largest: Tensor) -> None:
         bins = self.counts.shape[1]
-        self.widen_to(exponents(largest, bins))
+        if largest.tolist() != self.largest.tolist():
+            self.widen_to(exponents(largest, bins))
         self.counts = self.counts + count(rows, self.exponent, bins, signed=self.signed)
         super()._take(rows, largest)
 

@@ -89,14 +89,18 @@ def count(rows: Tensor, exponent: Tensor, bins: int, *, signed: bool) -> Tensor:
     tensor([[1, 2, 0, 0]])
     """
     wide = rows if rows.dtype == torch.float64 else rows.to(torch.float32)
-    per_unit = torch.ldexp(torch.ones_like(exponent, dtype=wide.dtype), -exponent).unsqueeze(1)
-    offsets = torch.arange(len(rows), device=rows.device).unsqueeze(1) * bins
     index_type = torch.int32 if len(rows) * bins < 2**31 else torch.int64
+    per_unit: Tensor | float
+    if len(rows) == 1:
+        per_unit = 2.0 ** -exponent.item()
+    else:
+        per_unit = torch.ldexp(torch.ones_like(exponent, dtype=wide.dtype), -exponent).unsqueeze(1)
+        offsets = (torch.arange(len(rows), device=rows.device).unsqueeze(1) * bins).to(index_type)
     counts = torch.zeros(len(rows) * bins, dtype=torch.int64, device=rows.device)
     for part in wide.split(max(_CHUNK // len(rows), 1), dim=1):
         magnitude = part.abs() if signed else part.clamp(min=0)
         index = magnitude.mul_(per_unit).to(index_type)
         if len(rows) > 1:
-            index += offsets.to(index_type)
+            index += offsets
         counts += torch.bincount(index.flatten(), minlength=len(counts))
     return counts.reshape(len(rows), bins)

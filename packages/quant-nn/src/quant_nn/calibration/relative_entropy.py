@@ -43,8 +43,10 @@ def entropy(histogram: Histogram, levels: Levels | None) -> Tensor:
     if levels.positive >= bins:
         return histogram.largest
     cuts = torch.arange(levels.positive, bins + 1, device=histogram.counts.device)
-    found = torch.stack([divergences(row, cuts, levels.positive) for row in histogram.counts])
-    found[cuts > histogram.used.unsqueeze(1)] = torch.inf
+    found = torch.full((len(histogram.counts), len(cuts)), torch.inf, dtype=torch.float64, device=cuts.device)
+    for row, counts, used in zip(found, histogram.counts, histogram.used.tolist(), strict=True):
+        filled = cuts[cuts <= used]
+        row[: len(filled)] = divergences(counts, filled, levels.positive)
     last = len(cuts) - 1 - found.flip(1).argmin(1)
     none = torch.isinf(found).all(1)
     return torch.where(none, histogram.largest, histogram.edge(cuts[last]))
