@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -143,6 +144,12 @@ def tied() -> Net:
     return net
 
 
+def hooked() -> Net:
+    net = Net(nn.BatchNorm1d(4), nn.Linear(4, 4), lambda x, layer, norm: norm(layer(x)))
+    net.norm.register_forward_hook(lambda *call: None)
+    return net
+
+
 REASONS: dict[str, tuple[Callable[[], Net], tuple[int, ...], str]] = {
     "used elsewhere": (
         lambda: Net(nn.BatchNorm1d(4), nn.Linear(4, 4), lambda x, layer, norm: norm(y := layer(x)) + y),
@@ -169,6 +176,7 @@ REASONS: dict[str, tuple[Callable[[], Net], tuple[int, ...], str]] = {
         "the channels of layer (Linear) are on the last axis, and those of the normalization on axis 1",
     ),
     "tied": (tied, (3, 4), "the parameters of layer (Linear) are shared with another module"),
+    "hooks": (hooked, (3, 4), "it has hooks, which nothing would call any more"),
     "parametrized": (
         lambda: Net(
             nn.BatchNorm1d(4),
@@ -203,6 +211,19 @@ def test_what_cannot_be_folded_stays_and_says_why(case: str) -> None:
     assert reason in left.reason
     assert not isinstance(net.norm, nn.Identity)
     assert all(torch.equal(one, state[key]) for key, one in net.state_dict().items())
+
+
+def test_a_normalization_in_the_code_of_the_model_is_told_by_its_place() -> None:
+    class Function(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.batch_norm(self.layer(x), self.norm.running_mean, self.norm.running_var)
+
+    lines = str(fold_batch_norms(Function(), (torch.randn(3, 4),))).splitlines()
+    assert lines == ["0 folded, 1 left", "   the model: it is no layer of its own, but a call in one"]
 
 
 def test_a_failure_changes_nothing() -> None:

@@ -52,7 +52,7 @@ class Folding:
         head = f"{len(self.folded)} folded, {len(self.left)} left"
         done = [f"+  {one.norm} {one.side} {one.layer}: error {one.error:.3g}, {one.relative:.3g} of the largest value"
                 for one in self.folded]  # fmt: skip
-        return "\n".join([head, *done, *(f"   {one.norm}: {one.reason}" for one in self.left)])
+        return "\n".join([head, *done, *(f"   {one.norm or 'the model'}: {one.reason}" for one in self.left)])
 
 
 def fold_batch_norms(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Folding:

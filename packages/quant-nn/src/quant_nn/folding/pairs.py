@@ -74,6 +74,8 @@ def _pair(model: nn.Module, path: str, calls: dict[str, list[fx.Node]], place: _
         return Alone(norm=path, reason="it is no layer of its own, but a call in one")
     if norm.running_mean is None:
         return Alone(norm=path, reason="it has no running statistics: it normalizes by those of each batch")
+    if norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks or norm._backward_pre_hooks:
+        return Alone(norm=path, reason="it has hooks, which nothing would call any more")
     if _is_shared(model, norm):
         return Alone(norm=path, reason="its parameters are shared with another module")
     reasons = []
