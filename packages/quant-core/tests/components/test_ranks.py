@@ -17,6 +17,8 @@ from quant_core.components import (
     AbsMax,
     AbsMinMax,
     AbsPercentile,
+    ConstBitWidth,
+    IntQuant,
     MeanSigmaStd,
     NegativeMinOrZero,
     NegativePercentileOrZero,
@@ -64,6 +66,19 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x * self.weight
         return (y / self.scaling(y)).tanh().mean(dim=(1, 2))
+
+
+class Quantized(nn.Module):
+    """A weight, and what quantizes it times the input."""
+
+    def __init__(self, quant: IntQuant) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.5, -1.0, 2.0]).reshape(1, 3, 1))
+        self.quant = quant
+
+    def forward(self, x: Tensor) -> Tensor:
+        value: Tensor = self.quant(x * self.weight)[0]
+        return value
 
 
 SCALINGS: dict[str, Callable[[], nn.Module]] = {
@@ -153,3 +168,21 @@ def test_a_bad_batch_of_one_rank_stops_both(ranks: list[dict[Any, Any]]) -> None
 
 if __name__ == "__main__":
     work(int(sys.argv[1]), sys.argv[2])
+
+
+def test_a_process_that_is_alone_in_its_group_trains_through_collecting() -> None:
+    """Distributed data parallel waits for a gradient of every parameter, also of a threshold that is not learned yet."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        quant = IntQuant(SCALINGS["learned"](), ConstBitWidth(4), signed=True)
+        net = nn.parallel.DistributedDataParallel(Quantized(quant))
+        steps = []
+        for step in range(3):
+            net.zero_grad()
+            net(batch(step)).square().mean().backward()
+            gradient = net.module.quant.scaling_impl.value.grad
+            assert gradient is not None
+            steps.append(bool(gradient != 0))
+        assert steps == [False, False, True]
+    finally:
+        dist.destroy_process_group()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from quant_core.components.ranks import joins_ranks
+from quant_core.components.ranks import is_distributed
 from quant_core.components.step_counter import StepCounter, recomputing
 from quant_core.errors import ConfigurationError, InputError
 from quant_core.native import is_plain, kernels
@@ -64,8 +64,8 @@ def collect(
             if settle is not None and into is not None:
                 into.copy_(settle(average))
         collected.advance()
-    if joins_ranks() and parameter.requires_grad:
-        out = out + 0 * parameter  # who averages gradients over processes waits for one of every parameter
+    if is_distributed() and parameter.requires_grad:
+        out = out + 0 * parameter  # which has a gradient then, as all parameters must
     return out
 
 

@@ -45,6 +45,16 @@ def joins_ranks() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 and not _alone.get()
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def is_distributed() -> bool:
+    """Whether this process belongs to a group, be it the only one in it: who averages gradients waits for all parameters.
+
+    >>> is_distributed()
+    False
+    """
+    return dist.is_available() and dist.is_initialized()
+
+
 @torch.compiler.disable(reason="the ranks may have batches of different sizes, which a graph cannot ask for")  # type: ignore[untyped-decorator]
 def of_all_ranks(rows: Tensor) -> Tensor:
     """The rows of all ranks, one after the other: ``(R, n_i)`` → ``(R, Σ n_i)``, of any ``n_i``.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from quant_core.components.collecting import check_collecting, check_momentum, collect, owner_names
 from quant_core.components.fit import check_fits
 from quant_core.components.granularity import PerTensor
-from quant_core.components.ranks import joins_ranks
+from quant_core.components.ranks import is_distributed
 from quant_core.components.restriction import Restriction
 from quant_core.components.scaling.affine import AffineRescaling
 from quant_core.components.scaling.base import Scaling
@@ -112,9 +112,9 @@ class ParameterFromRuntimeStatsScaling(Scaling):
         )
 
     def nth_largest(self, x: Tensor) -> int:
-        """Which of the largest ``|x|`` the statistic of this process is, from 1; 0 where it is something else."""
+        """Which of the largest ``|x|`` the statistic is, from 1; 0 where it is something else, or that of several processes."""
         statistic = self.scaling_stats_impl
-        if type(statistic) is not AbsPercentile or statistic.granularity != PerTensor() or joins_ranks():
+        if type(statistic) is not AbsPercentile or statistic.granularity != PerTensor() or is_distributed():
             return 0
         return statistic.nth_largest(x.numel())
 
