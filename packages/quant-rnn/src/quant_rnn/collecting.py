@@ -16,7 +16,7 @@ from quant_core.components import (
     ParameterFromRuntimeStatsScaling,
     PerTensor,
 )
-from quant_core.components.ranks import joins_ranks
+from quant_core.components.ranks import is_distributed
 from quant_core.components.stats.kth_value import rank
 from quant_core.components.step_counter import recomputing
 from quant_core.ops import integer_range
@@ -75,7 +75,7 @@ def is_collecting(quantizer: QuantProxy, elements: int) -> bool:
         and scaling.average.dtype == torch.float32
         and scaling.scaling_stats_momentum is not None
         and _is_largest(scaling.scaling_stats_impl, elements)
-        and not joins_ranks()
+        and not is_distributed()
         and not recomputing()
         and not torch.compiler.is_compiling()
     )
