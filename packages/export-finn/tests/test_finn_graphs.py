@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 import quant_nn as qnn
 from quant_core.components import ConstScaling, PerChannel
 from quant_core.export import verify
+from quant_core.ops import quantize_int
 from quant_core.quant import Int8ActPerTensorFloat, Int8Bias, TruncTo8bit
 from quant_core.tensor import QuantTensor
 
@@ -152,7 +154,7 @@ def test_both_targets_give_what_the_model_gives(files: Any) -> None:
 
 
 def test_what_is_multiplied_are_integers(files: Any) -> None:
-    """Data, weights and accumulators of each product, as qonnx infers them; data per channel is scaled before."""
+    """Data, weights and accumulators of each product, as qonnx infers them; also of a depthwise one of data per channel."""
     file = files["finn"]
     inferred = file.inferred()
     for node in inferred.graph.node:
@@ -160,8 +162,6 @@ def test_what_is_multiplied_are_integers(files: Any) -> None:
             continue
         data, weight, total = (inferred.get_tensor_datatype(name) for name in (*node.input[:2], node.output[0]))
         assert weight.name == "INT4"
-        if isinstance(file.model, PerChannelActivations) and node.name.startswith("depthwise"):
-            continue
         assert data.name in ("INT4", "UINT4"), node.name
         # qonnx infers 32 bits for what it knows to be a sum of products, and keeps the annotation of a transposed convolution.
         assert total.name == ("INT32" if node.op_type != "ConvTranspose" else file.annotations()[node.output[0]])
@@ -214,6 +214,86 @@ def test_values_on_one_grid_are_added_and_joined_as_integers(write: Callable[...
             for node in file.nodes(operation)
         ]
         assert any("FLOAT32" not in each for each in types)
+
+
+class Attended(nn.Module):
+    """Products of two values: of matrices, and of each with each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = (qnn.QuantIdentity(bit_width=4) for _ in range(2))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        one, other = self.one(x), self.other(x)
+        return one @ other.transpose(1, 2), torch.bmm(other.transpose(1, 2), one), one * other
+
+
+def test_products_of_two_values_are_of_integers(write: Callable[..., Any]) -> None:
+    torch.manual_seed(0)
+    net, x = Attended(), torch.randn(2, 3, 5)
+    net(x)
+    file = write("finn", net, x)
+    assert Counter(file.kinds) == {"MultiThreshold": 2, "Transpose": 1, "MatMul": 2, "Mul": 4}
+    inferred = file.inferred()
+    for node in file.nodes("MatMul"):
+        assert [inferred.get_tensor_datatype(name).name for name in (*node.input, *node.output)] == [
+            "INT4",
+            "INT4",
+            "INT32",
+        ]
+    for ours, theirs in zip(net(x), file.outputs(x), strict=True):
+        torch.testing.assert_close(torch.from_numpy(theirs), ours.detach(), rtol=1e-5, atol=1e-6)
+
+
+class Recurrent(nn.Module):
+    """Two steps of a recurrent layer, from zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entry, self.state = (qnn.QuantIdentity(bit_width=4) for _ in range(2))
+        self.linear = qnn.QuantLinear(4, 3, bias=True, weight_bit_width=4)
+        self.hidden = nn.Parameter(torch.randn(3, 3))
+        self.register_buffer("scale", torch.tensor(0.2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = quantize_int(self.hidden, self.scale, 0, 4, signed=True)
+        state = torch.zeros(x.shape[1], 3)
+        for part in self.linear(self.entry(x)).unbind():
+            state = self.state(torch.addmm(part, state, weight))
+        return state
+
+
+def test_steps_of_recurrent_layers_multiply_integers(write: Callable[..., Any]) -> None:
+    torch.manual_seed(0)
+    net, x = Recurrent(), torch.randn(2, 3, 4)
+    for _ in range(2):
+        net(x)
+    file = write("finn", net, x)
+    assert "Gemm" not in file.kinds
+    inferred = file.inferred()
+    types = [[inferred.get_tensor_datatype(name).name for name in node.input] for node in file.nodes("MatMul")]
+    assert types == [["INT4", "INT4"]] * 2  # of all inputs, and of the state after the first step
+    verification = verify(file.program, file.artifact, (x,))
+    assert verification.equal, str(verification)
+    assert verification.compared == 3
+
+
+@pytest.mark.parametrize("target", ["qonnx", "finn"])
+def test_averages_over_whole_images_are_pools(write: Callable[..., Any], target: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 2, 6, 6)
+    plain = nn.Sequential(qnn.QuantIdentity(bit_width=4), nn.AdaptiveAvgPool2d(1))
+    entry = qnn.QuantReLU(bit_width=4, return_quant_tensor=True)
+    truncated = nn.Sequential(
+        entry, qnn.TruncAdaptiveAvgPool2d(1, bit_width=4, rounding_mode="FLOOR", return_quant_tensor=False)
+    )
+    kinds = {"qonnx": ["AveragePool", "Trunc"], "finn": ["QuantAvgPool2d", "Mul"]}
+    for net, wanted in ((plain, ["GlobalAveragePool"]), (truncated, kinds[target])):
+        net(x)
+        file = write(target, net, x)
+        assert file.kinds[-len(wanted) :] == wanted
+        assert verify(file.program, file.artifact, (x,)).equal
+        np.testing.assert_allclose(file.outputs(x, model=file.clean())[0], file.outputs(x)[0], rtol=1e-6)
 
 
 def test_a_truncated_average_of_the_layers_is_one_operation(write: Callable[..., Any]) -> None:
@@ -334,17 +414,14 @@ class OwnScale(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from quant_core.ops import quantize_int
-
-        self.quantize = quantize_int
         self.weight = nn.Parameter(torch.randn(3, 2))
         self.bias = nn.Parameter(torch.randn(3))
         self.register_buffer("scale", torch.tensor(0.03))
 
     def forward(self, x: Tensor) -> Tensor:
         options = {"signed": True}
-        weight = self.quantize(self.weight, self.scale, 0, 8, **options)
-        return F.linear(x, weight, self.quantize(self.bias, self.scale, 0, 8, **options))
+        weight = quantize_int(self.weight, self.scale, 0, 8, **options)
+        return F.linear(x, weight, quantize_int(self.bias, self.scale, 0, 8, **options))
 
 
 @pytest.mark.parametrize("target", ["qonnx", "finn"])

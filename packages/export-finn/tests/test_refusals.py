@@ -70,6 +70,19 @@ class ComputedBias(nn.Module):
 
 
 SQUARE = torch.zeros(2, 4)
+
+
+class Squared(nn.Module):
+    """A product of a value that is rounded with one that is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entry = qnn.QuantIdentity(**GRID)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.entry(x) @ x.t()
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "zero-points": (
         lambda: qnn.QuantIdentity(zero_point_impl=ConstZeroPoint, zero_point_init=3, **GRID),
@@ -160,6 +173,20 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "  FINN stores biases, as it does weights\n"
         "  Give the layer a constant bias, or add the computed one to its result.",
     ),
+    "products inside of a layer": (
+        lambda: nn.Sequential(qnn.QuantIdentity(**GRID), nn.RNN(4, 3)),
+        "aten.rnn_tanh.input with products of floats inside of it\n"
+        "  at 1 (torch.nn.RNN)\n"
+        "  FINN computes with integers, in convolutions, linear layers and products of two matrices\n"
+        "  Use layers whose products are quantized one by one, or keep this one out of the exported part.",
+    ),
+    "products of float values": (
+        Squared,
+        "aten.matmul.default with a float input\n"
+        "  at the model ({here}.Squared)\n"
+        "  FINN computes with integer activations\n"
+        "  Quantize what comes before: with QuantIdentity or QuantReLU, or input_quant on this layer.",
+    ),
     "float inputs": (
         lambda: nn.Sequential(qnn.QuantLinear(4, 3)),
         "aten.linear.default with a float input\n"
@@ -205,6 +232,38 @@ def test_qonnx_takes_it_and_notes_what_finn_refuses() -> None:
         "note: FINN refuses quant::int with rounding_mode='FLOOR'\n  at nets.5.act_quant (quant_nn.QuantIdentity)"
         in text
     )
+
+
+def test_functions_of_floats_are_noted() -> None:
+    net = nn.Sequential(qnn.QuantIdentity(**GRID), nn.GELU(), qnn.QuantIdentity(**GRID), nn.Softmax(-1))
+    report = check(capture(net, (SQUARE,)), "finn", plugins=ALONE)
+    assert report.ok
+    assert [note.where for note in report.notes] == ["1 (torch.nn.GELU)", "3 (torch.nn.Softmax)"]
+    assert report.notes[0].what == (
+        "aten.gelu.default is computed in floats: FINN makes thresholds of quantizers and of ReLUs only, and leaves other "
+        "functions as they are, in the graph around the hardware"
+    )
+
+
+@pytest.mark.parametrize(
+    ("between", "noted"),
+    [
+        (nn.AvgPool2d(2), True),
+        (nn.MaxPool2d(2), False),
+        (nn.Sequential(nn.AvgPool2d(2), qnn.QuantIdentity(**GRID)), False),
+    ],
+)
+def test_products_whose_data_are_no_integers_are_noted(between: nn.Module, noted: bool) -> None:
+    net = nn.Sequential(qnn.QuantIdentity(**GRID), between, qnn.QuantConv2d(2, 3, 1))
+    report = check(capture(net, (torch.randn(1, 2, 4, 4),)), "finn", plugins=ALONE)
+    assert report.ok
+    assert [note.where for note in report.notes] == ["2 (quant_nn.QuantConv2d)"] * noted
+    for note in report.notes:
+        assert note.what == (
+            "the data of this product are no integers but averages, sums of values on several grids, or values with a scale for "
+            "each channel, so that the product is one of floats. Quantize them per tensor in front of it: with QuantIdentity or "
+            "QuantReLU, or TruncAvgPool2d for an average"
+        )
 
 
 @pytest.mark.parametrize(("target", "name"), [("qonnx", "QONNX"), ("finn", "FINN")])

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from export_finn.artifact import QonnxArtifact
+from export_finn.averaging import restore_average
 from export_finn.datatypes import annotate
 from export_finn.flattening import restore_flatten
 from export_finn.lowering import Lowering
@@ -42,6 +43,7 @@ def lower(program: Program, opset_version: int = 18) -> QonnxArtifact:
         producer="export-finn",
         steps=(
             restore_flatten,
+            restore_average,
             compute_constant_outputs,
             annotate(lowering.constant_datatypes, lowering.result_datatypes),
         ),

@@ -16,8 +16,9 @@ from torch.export import ExportedProgram
 from export_finn import datatypes, thresholds
 from export_finn.integers import Integers
 from export_finn.ops import AVERAGE_POOL, MULTI_THRESHOLD
+from export_finn.pairs import lower_pair
 from export_finn.pooling import pooling
-from export_finn.sums import lower_product
+from export_finn.sums import added_product, lower_added_product, lower_product
 from export_finn.workbench import Workbench
 from quant_core.export import Program, Quantizer, grids, is_quantizer
 from quant_core.export.products import product
@@ -64,13 +65,13 @@ class Lowering(Workbench):
             self._activation(node, self.quantizers[node.name])
         elif (found := product(node, self.weights)) is not None:
             lower_product(self, found)
+        elif (step := added_product(node, self.weights)) is not None:
+            lower_added_product(self, *step)
         elif node.target is _aten.embedding.default and getattr(node.args[0], "name", "") in self.weights:
             self._embedding(node)
         elif node.name in self.grids and all(used in self.integers for used in node.all_input_nodes):
             self._move(node)
-        elif node.target is _aten.add.Tensor and not node.kwargs and self._on_one_grid(node):
-            self._add(node)
-        elif not self._is_absorbed(node):
+        elif not lower_pair(self, node) and not self._is_absorbed(node):
             for used in node.all_input_nodes:
                 self.value(used)
             self.builder.copy(node)
@@ -83,18 +84,6 @@ class Lowering(Workbench):
         moved = self.builder.call(node.target, args, kwargs, like=node, name=f"{node.name}_integers")
         low, high = min(first.low, 0), max(first.high, 0)
         self.hold(node, Integers(node=moved, scale=first.scale, name=first.name, low=low, high=high))
-
-    def _on_one_grid(self, node: fx.Node) -> bool:
-        held = [self.integers.get(used) if isinstance(used, fx.Node) else None for used in node.args]
-        one, other = held if len(held) == 2 else (None, None)
-        return one is not None and other is not None and one.on_the_grid_of(other)
-
-    def _add(self, node: fx.Node) -> None:
-        one, other = (self.integers[used] for used in node.args if isinstance(used, fx.Node))
-        low, high = one.low + other.low, one.high + other.high
-        added = self.builder.call(node.target, (one.node, other.node), like=node, name=f"{node.name}_integers")
-        kind = datatypes.of_range(low, high)
-        self.hold(node, Integers(node=added, scale=one.scale, name=one.name, low=low, high=high, datatype=kind))
 
     def _embedding(self, node: fx.Node) -> None:
         table, indices = node.args[:2]

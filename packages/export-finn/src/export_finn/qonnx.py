@@ -13,6 +13,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from export_finn.artifact import QonnxArtifact
+from export_finn.averaging import restore_average
 from export_finn.flattening import restore_flatten
 from export_finn.lstm_node import LSTMNodes, check_form
 from export_finn.minifloats import format_flags, format_parts
@@ -49,7 +50,7 @@ def lower(program: Program, opset_version: int = 18, recurrent: str = "unrolled"
         translations=translations(),
         opset=opset_version,
         producer="export-finn",
-        steps=(split_weights(exported), restore_flatten, compute_constant_outputs),
+        steps=(split_weights(exported), restore_flatten, restore_average, compute_constant_outputs),
     )
     content, values = converted.in_one_file("qonnx")
     return QonnxArtifact("qonnx", program.signature, content, values)

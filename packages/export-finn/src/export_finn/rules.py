@@ -8,26 +8,17 @@ from typing import Any, Final
 import torch
 from torch import fx
 
+from export_finn.float_layers import float_functions, float_products
+from export_finn.lowering import Lowering
 from export_finn.lstm_node import check_form, refusals
-from quant_core.export import Note, Program, Quantizer, Refusal, check, grids, is_quantizer
-from quant_core.export.fixed_shapes import VARYING, varying_shapes
-from quant_core.export.products import product, products
+from export_finn.plugin import FINN
+from quant_core.export import Note, Program, Quantizer, Refusal
+from quant_core.export.check import refusals_of, takes
+from quant_core.export.fixed_shapes import varying_shapes
+from quant_core.export.products import product
 
 _aten = torch.ops.aten
 _RECTIFIERS: Final = (_aten.relu.default, _aten.relu_.default)
-_LINEAR: Final = (
-    _aten.add.Tensor,
-    _aten.adaptive_avg_pool1d.default,
-    _aten.adaptive_avg_pool2d.default,
-    _aten.avg_pool1d.default,
-    _aten.avg_pool2d.default,
-    _aten.cat.default,
-    _aten.constant_pad_nd.default,
-    _aten.mean.dim,
-    _aten.upsample_nearest2d.default,
-    _aten.upsample_nearest2d.vec,
-)
-"""Operations that leave sums of quantized values quantized, though on another grid."""
 
 
 def of_qonnx(program: Program, recurrent: str = "unrolled") -> Iterable[Refusal | Note]:
@@ -54,14 +45,21 @@ def of_qonnx(program: Program, recurrent: str = "unrolled") -> Iterable[Refusal 
                 constraint="readers of QONNX compute with subnormal numbers, whatever the file says",
                 fix="Set has_subnormal=True on this layer.",
             )
-    for refusal in check(program, "finn").refusals:
-        if refusal.actual != VARYING:
-            yield Note(where=refusal.where, what=f"FINN refuses {refusal.op} with {refusal.actual}")
+    beyond = (refusal for quantizer in program.quantizers for refusal in refusals_of(quantizer, FINN, "finn"))
+    for refusal in (*beyond, *_refusals(program)):
+        yield Note(where=refusal.where, what=f"FINN refuses {refusal.op} with {refusal.actual}")
 
 
-def of_finn(program: Program) -> Iterable[Refusal]:
-    """What FINN cannot build hardware for."""
-    yield from varying_shapes(program, "finn", "FINN")
+def of_finn(program: Program) -> Iterable[Refusal | Note]:
+    """What FINN cannot build hardware for; what it leaves to floats, as notes."""
+    found = [*varying_shapes(program, "finn", "FINN"), *_refusals(program)]
+    yield from found
+    yield from float_functions(program)
+    if not found and all(takes(quantizer, FINN) for quantizer in program.quantizers):
+        yield from _scaled_data(program)
+
+
+def _refusals(program: Program) -> Iterator[Refusal]:
     nodes = {node.name: node for node in program.graph.nodes}
     for quantizer in program.quantizers:
         if quantizer.scale is None:  # refused for that
@@ -71,7 +69,20 @@ def of_finn(program: Program) -> Iterable[Refusal]:
             yield from _activation(quantizer, node)
         elif quantizer.role == "weight":
             yield from _weight(quantizer, node)
-    yield from _floats(program)
+    yield from float_products(program)
+
+
+def _scaled_data(program: Program) -> Iterator[Note]:
+    """Products whose data the file holds scaled: averages, sums of several grids, scales per channel."""
+    lowering = Lowering(program)
+    lowering.exported()
+    for node in lowering.floats:
+        yield Note(
+            where=str(program.where(node)),
+            what="the data of this product are no integers but averages, sums of values on several grids, or values with a scale "
+            "for each channel, so that the product is one of floats. Quantize them per tensor in front of it: with QuantIdentity "
+            "or QuantReLU, or TruncAvgPool2d for an average",
+        )
 
 
 def _activation(quantizer: Quantizer, node: fx.Node) -> Iterator[Refusal]:
@@ -140,62 +151,6 @@ def _weight(quantizer: Quantizer, node: fx.Node) -> Iterator[Refusal]:
                 constraint=f"FINN takes weight scales per tensor and per output channel, axis {found.output_axis}",
                 fix="Set weight_scaling_per_output_channel=True on this layer.",
             )
-
-
-def _floats(program: Program) -> Iterator[Refusal]:
-    """Products of what is not quantized."""
-    weights = {node.name for node in program.graph.nodes if is_quantizer(node)} & {
-        quantizer.name for quantizer in program.quantizers if quantizer.integers is not None
-    }
-    quantized = _quantized(program)
-    for found in products(program.graph, frozenset(weights | program.constants.keys())):
-        place, op = str(program.where(found.node)), str(found.node.target)
-        if found.weight.name not in weights:
-            yield Refusal(
-                where=place,
-                op=op,
-                actual="a float weight",
-                constraint="FINN computes with integer weights",
-                fix="Use the quantized layer of quant_nn (or set weight_quant on this one), or keep it out of the exported part.",
-            )
-        if found.bias is not None and found.bias.name not in weights | program.constants.keys():
-            yield Refusal(
-                where=place,
-                op=op,
-                actual="a bias that is computed at run time",
-                constraint="FINN stores biases, as it does weights",
-                fix="Give the layer a constant bias, or add the computed one to its result.",
-            )
-        if found.x.name not in quantized:
-            yield Refusal(
-                where=place,
-                op=op,
-                actual="a float input",
-                constraint="FINN computes with integer activations",
-                fix="Quantize what comes before: with QuantIdentity or QuantReLU, or input_quant on this layer.",
-            )
-
-
-def _quantized(program: Program) -> set[str]:
-    """The nodes whose values are on a grid, or sums and averages of such."""
-    found = set(grids(program))
-    for node in program.graph.nodes:
-        if node.op != "call_function":
-            continue
-        data = node.all_input_nodes[:1] if node.target in _FIRST else node.all_input_nodes
-        if node.target in (*_LINEAR, *_FIRST) and data and all(used.name in found for used in data):
-            found.add(node.name)
-    return found
-
-
-_FIRST: Final = (
-    _aten.embedding.default,
-    _aten.flatten.using_ints,
-    _aten.reshape.default,
-    _aten.squeeze.dims,
-    _aten.view.default,
-)
-"""Operations that move what their first operand holds."""
 
 
 def _first(quantizer: Quantizer) -> float:

@@ -8,19 +8,53 @@ from torch import Tensor, fx
 from export_finn import datatypes
 from export_finn.integers import Integers
 from export_finn.workbench import Workbench
-from quant_core.export.products import Product
+from quant_core.export import Program
+from quant_core.export.arguments import arguments
+from quant_core.export.products import CONVOLUTIONS, Product
 from quant_core.export.ranges import sums_of_products
 
 _aten = torch.ops.aten
 
 
-def lower_product(work: Workbench, found: Product) -> None:
-    """Put a product in the new program, of integers where its data are."""
+def added_product(node: fx.Node, weights: frozenset[str]) -> tuple[Product, fx.Node] | None:
+    """``aten.addmm`` of a weight, a step of a recurrent layer: the product, and what it is added to; ``None`` for others."""
+    if node.target is not _aten.addmm.default or node.kwargs:
+        return None
+    added, x, weight = node.args
+    if not isinstance(added, fx.Node) or not isinstance(x, fx.Node) or not isinstance(weight, fx.Node):
+        return None
+    if weight.name not in weights:
+        return None
+    return Product(node=node, x=x, weight=weight, bias=None, output_axis=1), added
+
+
+def lower_added_product(work: Workbench, found: Product, added: fx.Node) -> None:
+    """Put a product that is added to another value in the new program; of a state of zeros, that value is all of it."""
+    if is_zero(work.program, found.x) and added.meta["val"].shape == found.node.meta["val"].shape:
+        work.builder.new[found.node] = work.value(added)
+        return
+    lower_product(work, found, added=added)
+
+
+def is_zero(program: Program, node: fx.Node) -> bool:
+    """Whether a value is a constant of zeros, such as the state that a recurrent layer starts from."""
+    constant = program.constants.get(node.name)
+    return constant is not None and not bool(torch.any(constant))
+
+
+def lower_product(work: Workbench, found: Product, added: fx.Node | None = None) -> None:
+    """Put a product in the new program, of integers where its data are.
+
+    Args:
+        work: the new program so far.
+        found: the product.
+        added: a value that is added to it.
+    """
     node, quantizer = found.node, work.quantizers[found.weight.name]
     assert quantizer.integers is not None
     assert quantizer.scale is not None
     held = work.integers.get(found.x)
-    held = held if held is not None and held.per_tensor else None
+    held = held if held is not None and (held.per_tensor or _is_depthwise(found)) else None
     x = work.value(found.x) if held is None else held.node
     turned = node.target is _aten.linear.default
     weight = work.whole(found.weight, quantizer.integers.t() if turned else quantizer.integers)
@@ -34,15 +68,32 @@ def lower_product(work: Workbench, found: Product) -> None:
     scale = _along_channels(found, quantizer.scale.detach().to(torch.float32))
     part = work.program.where(node).part
     if held is None:
-        _finish(work, found, total, scale, part("weight_scale"))
+        work.floats.append(node)
+        _finish(work, found, total, scale, part("weight_scale"), added)
         return
     lows, highs = sums_of_products(held.low, held.high, quantizer.integers, found.output_axis)
     low, high = int(lows.min()), int(highs.max())
     kind = datatypes.of_range(low, high)
-    result = Integers(
-        node=total, scale=held.scale.reshape(()) * scale, name=part("scale"), low=low, high=high, datatype=kind
-    )
-    _accumulate(work, found, result)
+    of_data = held.scale.reshape(()) if held.per_tensor else _of_each_output(found, held.scale)
+    result = Integers(node=total, scale=of_data * scale, name=part("scale"), low=low, high=high, datatype=kind)
+    if added is None:
+        _accumulate(work, found, result)
+    else:
+        work.result_datatypes[total.name] = kind
+        _finish(work, found, total, result.scale, result.name, added)
+
+
+def _is_depthwise(found: Product) -> bool:
+    """Whether each output is the sum of products of one channel, whose scale is one of the result then."""
+    if found.node.target not in CONVOLUTIONS:
+        return False
+    return bool(arguments(found.node)["groups"] == found.x.meta["val"].shape[1])
+
+
+def _of_each_output(found: Product, scale: Tensor) -> Tensor:
+    """The scale of the channel that each output of a depthwise convolution is computed from."""
+    count = int(found.node.meta["val"].shape[1])
+    return _along_channels(found, scale.reshape(-1).repeat_interleave(count // scale.numel()))
 
 
 def _accumulate(work: Workbench, found: Product, total: Integers) -> None:
@@ -70,10 +121,12 @@ def _accumulate(work: Workbench, found: Product, total: Integers) -> None:
     work.hold(found.node, held)
 
 
-def _finish(work: Workbench, found: Product, total: fx.Node, scale: Tensor, name: str) -> None:
-    """Multiply an accumulator with its scale, and add a bias that is on no grid or on another one."""
+def _finish(
+    work: Workbench, found: Product, total: fx.Node, scale: Tensor, name: str, added: fx.Node | None = None
+) -> None:
+    """Multiply an accumulator with its scale, and add a bias that is on no grid or on another one, or what is added besides."""
     node, call = found.node, work.builder.call
-    last = node.name if found.bias is None else f"{node.name}_scaled"
+    last = node.name if found.bias is None and added is None else f"{node.name}_scaled"
     value = call(_aten.mul.Tensor, (total, work.builder.constant(name, scale)), like=node, name=last)
     if found.bias is not None and found.bias.name in work.quantizers:
         quantizer = work.quantizers[found.bias.name]
@@ -91,6 +144,8 @@ def _finish(work: Workbench, found: Product, total: fx.Node, scale: Tensor, name
             work.names[found.bias.name], _along_channels(found, work.program.constants[found.bias.name])
         )
         value = call(_aten.add.Tensor, (value, bias), like=node, name=node.name)
+    if added is not None:
+        value = call(_aten.add.Tensor, (value, work.value(added)), like=node, name=node.name)
     work.builder.new[node] = value
 
 

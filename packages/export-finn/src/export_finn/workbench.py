@@ -25,6 +25,7 @@ class Workbench:
         integers: the values of old nodes that the new program has as integers.
         constant_datatypes: the datatype of each constant of integers, by its qualified name.
         result_datatypes: the datatype of each result of integers, by the name of its node in the new program.
+        floats: the products of the old program whose data are no integers in the new one.
     """
 
     def __init__(self, program: Program) -> None:
@@ -36,6 +37,7 @@ class Workbench:
         self.integers: dict[fx.Node, Integers] = {}
         self.constant_datatypes: dict[str, str] = {}
         self.result_datatypes: dict[str, str] = {}
+        self.floats: list[fx.Node] = []
 
     def value(self, node: fx.Node) -> fx.Node:
         """The node of the new graph that gives the value of an old one."""
