@@ -41,6 +41,15 @@ def network(kind: str) -> tuple[nn.Module, Tensor]:
     if kind == "convolution":
         layers = [qnn.QuantConv2d(1, 4, 3), qnn.QuantReLU(), nn.MaxPool2d(2), qnn.QuantConv2d(4, 5, 2)]
         return nn.Sequential(*layers, nn.LeakyReLU(), nn.Flatten(), nn.Dropout(), qnn.QuantLinear(20, 3)), image
+    if kind == "depthwise":
+        layers = [qnn.QuantConv2d(1, 6, 1), qnn.QuantReLU(), qnn.QuantConv2d(6, 6, 3, groups=6), qnn.QuantReLU()]
+        return nn.Sequential(*layers, qnn.QuantConv2d(6, 3, 1)), image
+    if kind == "grouped":
+        layers = [qnn.QuantConv2d(2, 6, 3, groups=2), qnn.QuantReLU(), qnn.QuantConv2d(6, 4, 3, groups=2)]
+        return nn.Sequential(*layers, nn.ReLU(), qnn.QuantConv2d(4, 3, 1)), torch.randn(4, 2, 8, 8)
+    if kind == "grouped, transposed":
+        layers = [qnn.QuantConvTranspose2d(4, 6, 2, groups=2), nn.ReLU(), qnn.QuantConvTranspose2d(6, 9, 2, groups=3)]
+        return nn.Sequential(*layers, qnn.QuantReLU(), qnn.QuantConv2d(9, 3, 2, groups=3)), torch.randn(4, 4, 5, 5)
     layers = [
         qnn.QuantConvTranspose2d(1, 4, 3),
         qnn.QuantReLU(),
@@ -56,8 +65,11 @@ def exact(model: nn.Module, x: Tensor) -> Tensor:
         return out
 
 
-@settings(max_examples=6, deadline=None)
-@given(st.integers(0, 1000), st.sampled_from(["linear", "convolution", "transposed"]))
+@settings(max_examples=8, deadline=None)
+@given(
+    st.integers(0, 1000),
+    st.sampled_from(["linear", "convolution", "transposed", "depthwise", "grouped", "grouped, transposed"]),
+)
 def test_in_float_the_model_computes_the_same(seed: int, kind: str) -> None:
     model, x = network(kind)
     uneven(model, seed)
@@ -67,6 +79,15 @@ def test_in_float_the_model_computes_the_same(seed: int, kind: str) -> None:
     assert len(report.factors) == 2
     after = exact(model, x)
     assert torch.allclose(after, before, rtol=1e-3, atol=1e-4 * before.abs().max().item())
+
+
+def test_depthwise_convolutions_gain() -> None:
+    model, x = network("depthwise")
+    uneven(model, 3)
+    qnn.calibrate(model, [x], "max")
+    report = equalize(model, [x], "max")
+    assert list(report.factors) == [("0", "2"), ("2", "4")]
+    assert report.sqnr[report.strength] > report.sqnr[0.0] + 3
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -179,7 +200,7 @@ def test_where_factors_would_be_lost_there_is_nothing_to_equalize(model: nn.Modu
         "there is nothing to equalize\n"
         f"  at {type(model).__name__}\n"
         "  no layer of the model is read by one other layer only, with nothing but ReLU, pools and flattening between\n"
-        "  Equalize where layers follow each other, or use weight_scaling_per_output_channel=True."
+        "  Fold batch normalizations first, with fold_batch_norms(), or use weight_scaling_per_output_channel=True."
     )
 
 

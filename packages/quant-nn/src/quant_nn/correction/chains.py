@@ -121,4 +121,4 @@ def _fits(model: nn.Module, path: str, *, first: bool) -> bool:
         return False
     if first and layer.bias is not None and "bias" not in layer._parameters:
         return False
-    return "weight" in layer._parameters and getattr(layer, "groups", 1) == 1
+    return "weight" in layer._parameters

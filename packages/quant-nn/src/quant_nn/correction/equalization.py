@@ -24,6 +24,7 @@ from quant_nn.calibration.noise import output_noise
 from quant_nn.calibration.places import Place, places
 from quant_nn.calibration.report import table_text
 from quant_nn.correction.chains import Chain, chains
+from quant_nn.correction.channels import along, ranges
 from quant_nn.correction.data import check_calibrated, repeatable
 
 STRENGTHS: Final = (0.25, 0.5, 0.75, 1.0)
@@ -31,7 +32,6 @@ STRENGTHS: Final = (0.25, 0.5, 0.75, 1.0)
 _SWEEPS = 20
 _CLOSE = 1e-3
 """Of the logarithm of a factor."""
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +80,9 @@ def equalize(
     are tried, 0 among them, and the one is kept with which the output of the model comes nearest to full precision on the data.
 
     Between the two layers there may be what keeps positive factors: ReLU, pools, flattening, quantizers whose range comes from
-    data. In float the model computes the same. Pairs overlap, so that factors are found by going through them until nothing
-    changes. Quantizers of activations are calibrated again. Which layer is read by which is read off a capture of the model.
+    data; convolutions may have groups, such as depthwise ones. In float the model computes the same. Pairs overlap, so that factors
+    are found by going through them until nothing changes. Quantizers of activations are calibrated again. Which layer is read by
+    which is read off a capture of the model.
 
     Args:
         model: a calibrated model; weights, biases and ranges are changed in place, or nothing when something fails.
@@ -120,7 +121,7 @@ def equalize(
             where=type(model).__name__,
             why="; ".join(f"{first} and {second}: {reason}" for (first, second), reason in left.items())
             or "no layer of the model is read by one other layer only, with nothing but ReLU, pools and flattening between",
-            fix="Equalize where layers follow each other, or use weight_scaling_per_output_channel=True.",
+            fix="Fold batch normalizations first, with fold_batch_norms(), or use weight_scaling_per_output_channel=True.",
         )
     before = copy.deepcopy(model.state_dict())
     names = [place.name for place in calibratable]
@@ -154,14 +155,14 @@ def _factors(model: nn.Module, pairs: list[Chain]) -> dict[tuple[str, str], Tens
     for _ in range(_SWEEPS):
         largest = 0.0
         for pair in pairs:
-            out_axis, in_axis = _axes(layers[pair.first], layers[pair.second])
+            one, other = layers[pair.first], layers[pair.second]
             first, second = weights[pair.first], weights[pair.second]
-            first_range = first.abs().movedim(out_axis, 0).flatten(1).amax(1)
-            second_range = second.abs().movedim(in_axis, 0).flatten(1).amax(1).reshape(-1, pair.repeats).amax(1)
+            first_range = ranges(one, first, outputs=True)
+            second_range = ranges(other, second, outputs=False).reshape(-1, pair.repeats).amax(1)
             factor = (first_range / second_range).sqrt()
             factor = torch.where(torch.isfinite(factor) & (factor > 0), factor, 1.0)  # a channel that is 0 stays
-            first.div_(_along(factor, first, out_axis))
-            second.mul_(_along(factor.repeat_interleave(pair.repeats), second, in_axis))
+            first.div_(along(factor, one, first, outputs=True))
+            second.mul_(along(factor.repeat_interleave(pair.repeats), other, second, outputs=False))
             key = (pair.first, pair.second)
             total[key] = factor * total[key] if key in total else factor
             largest = max(largest, float(factor.log().abs().max()))
@@ -175,25 +176,15 @@ def _apply(model: nn.Module, pairs: list[Chain], factors: dict[tuple[str, str], 
     for pair in pairs:
         first: Any = model.get_submodule(pair.first)
         second: Any = model.get_submodule(pair.second)
-        out_axis, in_axis = _axes(first, second)
         factor = factors[pair.first, pair.second] ** strength
-        first.weight.div_(_along(factor, first.weight, out_axis))
+        first.weight.div_(along(factor, first, first.weight, outputs=True))
         if first.bias is not None:
             first.bias.div_(factor)
-        second.weight.mul_(_along(factor.repeat_interleave(pair.repeats), second.weight, in_axis))
+        second.weight.mul_(along(factor.repeat_interleave(pair.repeats), second, second.weight, outputs=False))
     for path in dict.fromkeys(path for pair in pairs for path in (pair.first, pair.second)):
         weight_quant = getattr(model.get_submodule(path), "weight_quant", None)
         if isinstance(weight_quant, QuantProxy):
             weight_quant.init_tensor_quant()  # what is learned starts again from the new weight
-
-
-def _axes(first: nn.Module, second: nn.Module) -> tuple[int, int]:
-    """The axis of the output channels of the first weight, and that of the input channels of the second."""
-    return int(isinstance(first, _TRANSPOSED)), 1 - int(isinstance(second, _TRANSPOSED))
-
-
-def _along(factor: Tensor, weight: Tensor, axis: int) -> Tensor:
-    return factor.reshape([-1 if index == axis else 1 for index in range(weight.dim())])
 
 
 def _unfit(model: nn.Module, chain: Chain, known: dict[int, Place]) -> str | None:
