@@ -80,9 +80,9 @@ def equalize(
     are tried, 0 among them, and the one is kept with which the output of the model comes nearest to full precision on the data.
 
     Between the two layers there may be what keeps positive factors: ReLU, pools, flattening, quantizers whose range comes from
-    data; convolutions may have groups, such as depthwise ones. In float the model computes the same. Pairs overlap, so that factors
-    are found by going through them until nothing changes. Quantizers of activations are calibrated again. Which layer is read by
-    which is read off a capture of the model.
+    data; convolutions may have groups, such as depthwise ones. In float the model computes the same. Pairs overlap, so that
+    factors are found by going through them until nothing changes. Quantizers of activations are calibrated again. Which layer
+    is read by which is read off a capture of the model.
 
     Args:
         model: a calibrated model; weights, biases and ranges are changed in place, or nothing when something fails.
