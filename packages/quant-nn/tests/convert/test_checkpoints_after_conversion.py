@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from quant_core.checkpoints import load_checkpoint
-from quant_core.errors import StateError
+from quant_core.errors import InputError, StateError
 from quant_nn import Rule, quantize
 
 RULES = [
@@ -71,3 +71,17 @@ def test_a_long_list_is_cut() -> None:
     with pytest.raises(StateError) as caught:
         load_checkpoint(nn.Sequential(*(nn.Linear(1, 1) for _ in range(15))), {})
     assert caught.value.why.splitlines()[-1] == "and 10 more"
+
+
+def test_what_is_no_checkpoint() -> None:
+    net = nn.Linear(2, 2)
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(net, "net.pt")  # type: ignore[arg-type]  # what users try
+    assert str(caught.value).splitlines()[0] == "a str is no checkpoint"
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(net, {"epoch": 3, "model": net.state_dict()})  # type: ignore[dict-item]
+    assert str(caught.value).splitlines() == [
+        "the checkpoint holds other checkpoints",
+        "  'model' is of the type OrderedDict, and a checkpoint maps names to tensors",
+        "  Pass the part that holds the model, such as checkpoint['model'].",
+    ]

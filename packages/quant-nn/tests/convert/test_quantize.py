@@ -246,6 +246,14 @@ def test_parametrizations_are_kept(normalized: Any) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_a_buffer_of_the_users_moves_along() -> None:
+    layer = nn.Linear(3, 2)
+    layer.register_buffer("mask", torch.ones(3, dtype=torch.bool), persistent=False)
+    model: Any = quantize(nn.Sequential(layer), Rule(types="Linear")).model
+    assert model[0].mask is layer.mask
+    assert model[0]._non_persistent_buffers_set >= {"mask"}
+
+
 def test_no_random_numbers_are_drawn() -> None:
     net = Net()
     state = torch.get_rng_state()

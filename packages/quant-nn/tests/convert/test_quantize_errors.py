@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -186,6 +187,23 @@ def test_a_layer_in_a_plain_list() -> None:
         "'stages' is a plain list that holds it as well",
         "Use nn.ModuleList or nn.ModuleDict, or exclude this layer.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("hold", "kind"),
+    [
+        (lambda layer: {"a": [(layer,)]}, "dict"),
+        (lambda layer: {layer}, "set"),
+        (lambda layer: layer, "attribute"),
+        (lambda layer: partial(torch.nn.Module.__call__, layer), "partial"),
+        (lambda layer: layer.forward, "method"),
+    ],
+)
+@pytest.mark.parametrize("name", ["stages", "_private"])
+def test_a_layer_that_is_held_in_another_way(hold: Any, kind: str, name: str) -> None:
+    net = nn.Sequential(nn.Linear(2, 2))
+    net.__dict__[name] = hold(net[0])
+    assert refused(ConfigurationError, net, W4)[2] == f"{name!r} is a plain {kind} that holds it as well"
 
 
 def test_what_a_layer_needs_and_cannot_tell() -> None:

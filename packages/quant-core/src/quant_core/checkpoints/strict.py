@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from quant_core.checkpoints.differences import listed, missing, other_shapes, without_place
-from quant_core.errors import StateError
+from quant_core.errors import InputError, StateError
 from quant_core.proxies import QuantProxy
 
 
@@ -23,6 +24,7 @@ def load_checkpoint(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
 
     Raises:
         StateError: when names or shapes differ; lists them.
+        InputError: when it is no checkpoint, but a path, or something that holds one.
 
     >>> net = nn.Linear(2, 3)
     >>> load_checkpoint(net, nn.Linear(2, 3).state_dict())
@@ -34,6 +36,7 @@ def load_checkpoint(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
       weight has the shape (3, 4) in the checkpoint and (3, 2) in the model
       Build the model that the checkpoint was made with; nothing was loaded.
     """
+    _check_tensors(state_dict)
     tried = copy.deepcopy(model)
     try:
         tried.load_state_dict(dict(state_dict))
@@ -46,6 +49,22 @@ def load_checkpoint(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
             fix="Build the model that the checkpoint was made with; nothing was loaded.",
         ) from failure
     model.load_state_dict(dict(state_dict))
+
+
+def _check_tensors(state_dict: Any) -> None:
+    if not isinstance(state_dict, Mapping):
+        raise InputError(
+            f"a {type(state_dict).__name__} is no checkpoint",
+            why="a checkpoint maps names to tensors",
+            fix="Load a file first: torch.load(path, weights_only=True).",
+        )
+    other = next((key for key, value in state_dict.items() if isinstance(value, Mapping)), None)
+    if other is not None:
+        raise InputError(
+            "the checkpoint holds other checkpoints",
+            why=f"{other!r} is of the type {type(state_dict[other]).__name__}, and a checkpoint maps names to tensors",
+            fix=f"Pass the part that holds the model, such as checkpoint[{other!r}].",
+        )
 
 
 def _differences(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Iterator[str]:

@@ -50,6 +50,8 @@ def build(
     if where is not None:
         built.to(where)
     modes = [(module, module.training) for module in layer.modules()]
+    for name in layer._non_persistent_buffers_set - {*built._buffers}:
+        built.register_buffer(name, layer._buffers[name], persistent=False)
     _adopt(built.eval(), layer)  # in training mode a parametrization may take a step of its own
     built.train(layer.training)
     for module, training in modes:  # parametrizations are parts of both

@@ -108,7 +108,8 @@ _ALL: Final = (
             _for((*PRODUCTS, "Embedding"), weight_quant="Int8WeightPerChannelFloat"),
             _for("MultiheadAttention", **_without(_ATTENTION)),
             _for("LSTM", **_RECURRENT_FLOATS),
-            _for(("GRU", "RNN"), **{key: None for key in _RECURRENT_FLOATS if key != "cell_state_quant"}),
+            _for("GRU", **{key: None for key in _RECURRENT_FLOATS if key != "cell_state_quant"}),
+            _for("RNN", io_quant=None, bias_quant=None, gate_acc_quant=None),
         ),
     ),
     Recipe(

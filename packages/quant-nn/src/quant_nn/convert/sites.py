@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from types import MethodType
+from typing import Any, Final
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -86,17 +88,41 @@ def check_held_once(model: nn.Module, replaced: Mapping[int, Site]) -> None:
     """Refuse a layer that a module also holds where replacement cannot reach it.
 
     Raises:
-        ConfigurationError: when a list, tuple or dict that is no module holds a layer that is to be replaced.
+        ConfigurationError: when an attribute that is no submodule holds a layer that is to be replaced: itself, in lists, tuples,
+            dicts and sets, or as part of a partial function or a bound method.
     """
     for path, owner in model.named_modules():
         for name, attribute in vars(owner).items():
-            if name.startswith("_") or not isinstance(attribute, list | tuple | dict):
+            if name in _OWN:
                 continue
-            for one in attribute.values() if isinstance(attribute, dict) else attribute:
-                if id(one) in replaced:
-                    raise ConfigurationError(
-                        f"{replaced[id(one)].place} cannot be replaced everywhere",
-                        where=path or public_name(type(owner)),
-                        why=f"{name!r} is a plain {type(attribute).__name__} that holds it as well",
-                        fix="Use nn.ModuleList or nn.ModuleDict, or exclude this layer.",
-                    )
+            held = next((one for one in _held(attribute, 0) if id(one) in replaced and one is not owner), None)
+            if held is not None:
+                kind = "attribute" if held is attribute else type(attribute).__name__
+                raise ConfigurationError(
+                    f"{replaced[id(held)].place} cannot be replaced everywhere",
+                    where=path or public_name(type(owner)),
+                    why=f"{name!r} is a plain {kind} that holds it as well",
+                    fix="Use nn.ModuleList or nn.ModuleDict, or exclude this layer.",
+                )
+
+
+_OWN: Final = frozenset(vars(nn.Module()))
+"""The attributes that every module has: its submodules, hooks and tensors."""
+_DEPTH: Final = 4
+
+
+def _held(value: Any, depth: int) -> Iterator[nn.Module]:
+    """The modules that a plain attribute holds."""
+    if isinstance(value, nn.Module):
+        yield value
+    parts: Iterable[Any] = ()
+    if isinstance(value, dict):
+        parts = value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = value
+    elif isinstance(value, partial):
+        parts = (value.func, *value.args, *value.keywords.values())
+    elif isinstance(value, MethodType):
+        parts = (value.__self__,)
+    for part in parts if depth < _DEPTH else ():
+        yield from _held(part, depth + 1)
