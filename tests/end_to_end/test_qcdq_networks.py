@@ -32,18 +32,18 @@ def benchmark() -> Any:
             sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize(("network", "largest"), [("ResNet-8", 0.3), ("MobileNetV1", 0.27)])
-def test_no_convolution_in_floats_is_left_and_files_are_a_quarter(benchmark: Any, network: str, largest: float) -> None:
+@pytest.mark.parametrize("network", ["ResNet-8", "MobileNetV1"])
+def test_no_convolution_in_floats_is_left_and_files_are_a_quarter(benchmark: Any, network: str) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 32, 32)
     build = benchmark.NETWORKS[network]
     whole = benchmark.float_file(build, x)
     assert benchmark.float_convolutions(whole) > 0
-    for content in benchmark.quantized_files(build, x).values():
+    for form, content in benchmark.quantized_files(build, x).items():
         counts = benchmark.optimized(content)
         assert counts["Conv"] + counts["FusedConv"] + counts["ConvInteger"] == 0
         assert counts["QLinearConv"] >= 9
-        assert len(content) <= largest * len(whole)
+        assert len(content) <= (0.272 if "fill" in form else 0.27) * len(whole)
 
 
 class PowersOfTwo(nn.Module):

@@ -47,8 +47,9 @@ def shown(path: Path) -> list[dict[str, Any]]:
 
 EXPECTED = {
     "qcdq": [
-        ("1.weight_quant/DequantizeLinear", "weight", "int8", 4),
-        ("1.bias_quant/DequantizeLinear", "bias", "int32", 8),
+        ("1.weight/DQ", "weight", "int8", 4),
+        ("1.bias/DQ", "bias", "int32", 8),
+        ("0/Q", "output", "int8", 8),
     ],
     "qop": [("1/QLinearConv", "weight", "int8", 4), ("1/QLinearConv", "output", "uint8", 8)],
     "qonnx": [("1.weight_quant/Quant", "weight", "int4", 4), ("2.act_quant/Quant", "output", "int8", 8)],

@@ -46,6 +46,11 @@ class File:
         """Everything that onnxruntime computes without optimization, by the names in the file."""
         return dict(zip(self._names, self._session.run(None, self._feed(inputs)), strict=True))
 
+    def results(self, *inputs: Tensor) -> dict[str, np.ndarray]:
+        """The first result of each node without optimization, by the name of the node."""
+        values = self.values(*inputs)
+        return {node.name: values[node.output[0]] for node in self.onnx.graph.node}
+
     def outputs(self, *inputs: Tensor, optimized: bool = False) -> list[np.ndarray]:
         session = self.optimized if optimized else self._session
         names = [output.name for output in self.onnx.graph.output]

@@ -61,15 +61,19 @@ def test_constants_have_the_names_of_the_model(lenet: Any) -> None:
     layers = ("conv1", "conv2", "fc1", "fc2", "fc3")
     parts = ("weight", "weight_scale", "bias", "bias_scale")
     expected = {f"{layer}.{part}" for layer in layers for part in parts}
-    expected |= {f"{name}.act_quant.scale" for name in ("entry", "relu1", "relu2", "relu3", "relu4")}
-    assert expected <= lenet.initializers.keys()
-    assert [name for name in lenet.initializers if re.search(r"_\d+$", name.removesuffix("/input_1"))] == []
+    expected |= {f"{name}.scale" for name in ("entry", "relu1", "relu2", "relu3", "relu4")}
+    literals = {name for name in lenet.initializers if re.fullmatch(r"u?int8_-?\d+", name)}
+    shapes = {name for name in lenet.initializers if name.endswith("/input_1")}
+    assert lenet.initializers.keys() == expected | literals | shapes
+    assert {name: f"{lenet.initializers[name].dtype}_{lenet.initializers[name]}" for name in literals} == {
+        name: name for name in literals
+    }
 
 
 def test_nodes_have_the_names_of_the_modules(lenet: Any) -> None:
     names = [node.name for node in lenet.onnx.graph.node]
     assert len(set(names)) == len(names)
-    assert {"conv1/Conv", "conv2/Conv", "fc1/Gemm", "fc3/Gemm", "entry.act_quant/QuantizeLinear", "pool/MaxPool"} <= {
+    assert {"conv1/Conv", "conv2/Conv", "conv1.weight/DQ", "fc1/Gemm", "entry/Q", "entry/DQ", "pool/MaxPool"} <= {
         *names
     }
 

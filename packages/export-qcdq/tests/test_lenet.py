@@ -52,16 +52,16 @@ def test_where_sums_are_exact_the_integers_and_outputs_are_equal_to_the_bit(writ
     net = Exact()
     x = torch.randn(IMAGES, 1, 28, 28)
     file = write(net, x)
-    values = file.values(x)
+    results = file.results(x)
     with torch.no_grad():
         entry = net.entry(x)
         first = net.relu1(net.conv1(entry))
         second = net.relu2(net.conv2(net.pool(first)))
         output = net.fc(torch.flatten(net.pool(second), 1))
-    np.testing.assert_array_equal(values["entry.act_quant/Clip"], entry.int().numpy())
-    np.testing.assert_array_equal(values["relu1.act_quant/Clip"], first.int().numpy())
-    np.testing.assert_array_equal(values["relu2.act_quant/Clip"], second.int().numpy())
-    np.testing.assert_array_equal(values["output"], output.numpy())
+    np.testing.assert_array_equal(results["entry/Clip"], entry.int().numpy())
+    np.testing.assert_array_equal(results["relu1/Clip"], first.int().numpy())
+    np.testing.assert_array_equal(results["relu2/Clip"], second.int().numpy())
+    np.testing.assert_array_equal(file.outputs(x)[0], output.numpy())
 
 
 def test_the_one_call_verifies_and_saves(lenet: Any, images: Tensor, tmp_path: Path) -> None:

@@ -226,6 +226,10 @@ def test_a_file_tells_where_it_comes_from(common: Any) -> None:
     told = {entry.key: entry.value for entry in model.metadata_props}
     assert list(told) == sorted(told)
     assert told["quant.target"] == "qop"
-    assert json.loads(told["quant.options"]) == {"opset_version": 18, "unsigned_weights": True}
-    assert json.loads(told["quant.bit_widths"]) == {"0.act_quant": 8, "1.weight": 8, "1.bias": 8, "2.act_quant": 4}
+    assert json.loads(told["quant.options"]) == {
+        "fill_channels": False,
+        "opset_version": 18,
+        "unsigned_weights": True,
+    }
+    assert json.loads(told["quant.bit_widths"]) == {"1.bias": 8, "2": 4}  # the types tell the others
     assert set(json.loads(told["quant.versions"])) == {"export-qcdq", "quant-core"}

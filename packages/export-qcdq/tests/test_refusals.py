@@ -196,7 +196,8 @@ def test_an_opset_that_it_cannot_write(opset: object) -> None:
 def test_an_option_that_it_does_not_have() -> None:
     program = capture(nn.ReLU(), (torch.zeros(2),))
     assert message(UnknownNameError, lambda: lower(program, "qcdq", opset_verson=18)) == (
-        "target 'qcdq' has no option 'opset_verson'\n  its options are opset_version, packed, exact_ties, tensorrt\n"
+        "target 'qcdq' has no option 'opset_verson'\n  its options are opset_version, packed, exact_ties, tensorrt, "
+        "fill_channels\n"
         "  Did you mean 'opset_version'?"
     )
 

@@ -64,10 +64,10 @@ def test_weights_are_stored_as_the_integers_of_the_model(linears: Any) -> None:
 
 
 def test_weights_are_read_back_as_the_values_of_the_model(linears: Any) -> None:
-    values = linears.values(torch.zeros(2, 5))
+    results = linears.results(torch.zeros(2, 5))
     for index, linear in enumerate(linears.model.linear):
         weight = linear.quant_weight().value.detach().numpy()
-        np.testing.assert_array_equal(values[f"linear.{index}.weight_quant/DequantizeLinear"], weight)
+        np.testing.assert_array_equal(results[f"linear.{index}.weight/DQ"], weight)
 
 
 def test_linear_layers_compute_what_the_model_computes(linears: Any) -> None:

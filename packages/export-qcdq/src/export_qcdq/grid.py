@@ -1,4 +1,7 @@
-"""The grid of a quantizer as the file holds it: a scalar per tensor, a vector along one axis, or a scale for each block."""
+"""The grid of a quantizer as the file holds it: a scalar per tensor, a vector along one axis, or a scale for each block.
+
+And the type of its integers.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from torch import Tensor
 
 from quant_core.errors import UnsupportedError
 from quant_core.export import Quantizer
+from quant_core.export.ranges import bounds
 
 _AXIS_WITHOUT_MEANING = 1  # the attribute's default, which a scalar scale leaves unread
 
@@ -56,6 +60,14 @@ def grid(quantizer: Quantizer) -> Grid:
         zero_point=zero_point.reshape(shape),
         axis=varying[0] + len(quantizer.shape) - scale.dim() if varying else _AXIS_WITHOUT_MEANING,
     )
+
+
+def kind_of(quantizer: Quantizer) -> torch.dtype:
+    """The smallest integer type that holds the range of a quantizer and its zero-point."""
+    low, high = bounds(quantizer)
+    signed = quantizer.signed or quantizer.op in ("quant::binary", "quant::ternary")
+    kinds = (torch.int8, torch.int16) if signed else (torch.uint8, torch.uint16)
+    return next(kind for kind in kinds if torch.iinfo(kind).min <= low and high <= torch.iinfo(kind).max)
 
 
 def blocks(quantizer: Quantizer) -> Grid:

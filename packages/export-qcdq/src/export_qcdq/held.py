@@ -8,7 +8,9 @@ from typing import Final
 import torch
 from torch import Tensor, fx
 
-from export_qcdq.lowering import Lowering, kind_of
+from export_qcdq.grid import kind_of
+from export_qcdq.lowering import Lowering
+from export_qcdq.naming import literal, part
 from quant_core.export import Quantizer
 
 _MOVED: Final = 128
@@ -48,12 +50,11 @@ class Held:
 
     def zero(self, lowering: Lowering) -> fx.Node:
         """The constant for :attr:`zero_point`."""
-        name = self.quantizer.where.part("zero_point")
-        return lowering.builder.constant(name, torch.tensor(self.zero_point, dtype=torch.uint8))
+        return literal(lowering.builder, torch.tensor(self.zero_point, dtype=torch.uint8))
 
     def step(self, lowering: Lowering) -> fx.Node:
         """The constant for :attr:`scale`."""
-        return lowering.builder.constant(self.quantizer.where.part("scale"), self.scale)
+        return lowering.builder.constant(part(self.quantizer.where, "scale"), self.scale)
 
 
 def shift_of(quantizer: Quantizer) -> int:

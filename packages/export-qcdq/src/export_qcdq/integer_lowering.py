@@ -8,10 +8,12 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
+from export_qcdq.channels import missing_channels
+from export_qcdq.grid import kind_of
 from export_qcdq.held import Held, shift_of, shown
 from export_qcdq.integer_ops import RECTIFY
 from export_qcdq.integer_products import IntegerProduct, of_constant, of_two
-from export_qcdq.lowering import Lowering, kind_of, operand
+from export_qcdq.lowering import RECTIFIERS, Lowering, operand
 from quant_core.export import Program, Quantizer, grids, is_quantizer, landings
 from quant_core.export.arguments import arguments
 from quant_core.export.grid import keeps_grid, same_grid
@@ -20,7 +22,6 @@ from quant_core.export.products import product
 
 _aten = torch.ops.aten
 _TO_NEAREST: Final = ("ROUND", "HALF_UP", "DPU")
-_RECTIFIERS: Final = (_aten.relu.default, _aten.relu_.default)
 _OF_TWO: Final = (_aten.bmm.default, _aten.matmul.default, _aten.mm.default)
 _PADS: Final = (_aten.constant_pad_nd.default, _aten.pad.default)
 _IN_FLOATS: Final = (
@@ -37,11 +38,13 @@ class IntegerLowering(Lowering):
         program: a captured model that the target takes.
         opset: the version of the standard operators.
         unsigned_weights: whether weights are uint8 also where they are signed.
+        fill_channels: whether convolutions get input channels of zeros.
     """
 
-    def __init__(self, program: Program, *, opset: int, unsigned_weights: bool) -> None:
+    def __init__(self, program: Program, *, opset: int, unsigned_weights: bool, fill_channels: bool) -> None:
         super().__init__(program, opset=opset)
         self.unsigned_weights = unsigned_weights
+        self.lacking = missing_channels(program) if fill_channels else {}
         self.held: dict[fx.Node, Held] = {}
         self.grids = grids(program)
         self.landings = landings(program)
@@ -119,7 +122,13 @@ class IntegerLowering(Lowering):
         found = product(node, self.weights)
         if found is not None:
             x = self.held.get(found.x)
-            return None if x is None else of_constant(self, found, x, self.unsigned_weights)
+            return (
+                None
+                if x is None
+                else of_constant(
+                    self, found, x, unsigned=self.unsigned_weights, lacks=self.lacking.get(found.weight.name, 0)
+                )
+            )
         operands = [self.held.get(used) if isinstance(used, fx.Node) else None for used in node.args]
         if node.target not in _OF_TWO or len(operands) != 2 or operands[0] is None or operands[1] is None:
             return None
@@ -136,10 +145,10 @@ class IntegerLowering(Lowering):
         if node.target in _IN_FLOATS:
             return False
         name = f"{node.name}_integers"
-        if node.target in _RECTIFIERS and first.zero_point == 0:
+        if node.target in RECTIFIERS and first.zero_point == 0:
             self.held[node] = first  # there is nothing below
             return True
-        if node.target in _RECTIFIERS:
+        if node.target in RECTIFIERS:
             options = {"name": shown(node)}
             new = self.call(RECTIFY, (first.node, first.zero(self)), options, like=node, name=name, kind=torch.uint8)
         else:

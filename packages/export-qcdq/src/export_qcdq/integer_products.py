@@ -13,10 +13,12 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
-from export_qcdq.grid import grid
+from export_qcdq.channels import filled, sides
+from export_qcdq.grid import grid, kind_of
 from export_qcdq.held import Held, shift_of, shown
 from export_qcdq.integer_ops import FROM_ACCUMULATOR, INTEGER_CONV, INTEGER_MATMUL, LINEAR_CONV, LINEAR_MATMUL
-from export_qcdq.lowering import Lowering, kind_of
+from export_qcdq.lowering import Lowering
+from export_qcdq.naming import literal
 from quant_core.export import Quantizer
 from quant_core.export.arguments import arguments
 from quant_core.export.products import CONVOLUTIONS, Product
@@ -58,11 +60,11 @@ class IntegerProduct:
 
     def landed(self, lowering: Lowering, quantizer: Quantizer) -> fx.Node:
         """The integers that the result is rounded to."""
-        part, shift = quantizer.where.part, shift_of(quantizer)
+        shift = shift_of(quantizer)
         target = Held(node=self.node, quantizer=quantizer, name=shown(self.node))
         low, high = (bound + shift for bound in bounds(quantizer))
-        clipped = [] if (low, high) == (0, 255) else [("low", low), ("high", high)]
-        limits = [lowering.builder.constant(part(word), _byte(bound)) for word, bound in clipped]
+        clipped = [] if (low, high) == (0, 255) else [low, high]
+        limits = [literal(lowering.builder, _byte(bound)) for bound in clipped]
         output = (target.step(lowering), target.zero(lowering))
         given: tuple[Any, ...] = (*self.first, *self.second, *output)
         if self.window is None:
@@ -102,7 +104,7 @@ def of_two(lowering: Lowering, node: fx.Node, a: Held, b: Held) -> IntegerProduc
     return IntegerProduct(node=node, first=first, second=second, scale=a.scale * b.scale, name=name)
 
 
-def of_constant(lowering: Lowering, found: Product, x: Held, unsigned: bool = False) -> IntegerProduct | None:
+def of_constant(lowering: Lowering, found: Product, x: Held, *, unsigned: bool, lacks: int) -> IntegerProduct | None:
     """A product with a weight; ``None`` where no operator of integers takes it.
 
     Args:
@@ -110,6 +112,7 @@ def of_constant(lowering: Lowering, found: Product, x: Held, unsigned: bool = Fa
         found: the product.
         x: its data.
         unsigned: whether the weight is written as uint8 also where it is signed.
+        lacks: how many input channels of zeros both operands get.
     """
     quantizer = lowering.quantizers[found.weight.name]
     window = _window(found) if found.node.target in CONVOLUTIONS else None
@@ -120,6 +123,8 @@ def of_constant(lowering: Lowering, found: Product, x: Held, unsigned: bool = Fa
     shift = shift_of(quantizer) if unsigned else 0
     kind = torch.uint8 if unsigned or not kind_of(quantizer).is_signed else torch.int8
     integers = (quantizer.integers.to(torch.int16) + shift).to(kind)
+    if lacks:
+        integers = filled(integers, torch.as_tensor(quantizer.zero_point) + shift, lacks)
     if found.output_axis == 0 and window is None:
         integers = integers.t().contiguous()
     constant = lowering.builder.constant
@@ -130,11 +135,11 @@ def of_constant(lowering: Lowering, found: Product, x: Held, unsigned: bool = Fa
     bias, addend = _bias(lowering, found, scale, window)
     return IntegerProduct(
         node=found.node,
-        first=(x.node, x.step(lowering), x.zero(lowering)),
+        first=(_filled(lowering, found.x, x, lacks) if lacks else x.node, x.step(lowering), x.zero(lowering)),
         second=(
             constant(base, integers),
             constant(f"{base}_scale", on.scale),
-            constant(f"{base}_zero_point", zero_point.to(kind)),
+            _zero_point(lowering, f"{base}_zero_point", zero_point.to(kind)),
         ),
         scale=scale,
         name=lowering.program.where(found.node).part("output_scale"),
@@ -142,6 +147,18 @@ def of_constant(lowering: Lowering, found: Product, x: Held, unsigned: bool = Fa
         addend=addend,
         window=window,
     )
+
+
+def _filled(lowering: Lowering, x: fx.Node, held: Held, lacks: int) -> fx.Node:
+    """The integers of an activation with more channels."""
+    pads, name = sides(x.meta["val"].dim(), lacks), f"{x.name}_filled"
+    new = lowering.builder.call(_aten.constant_pad_nd.default, (held.node, pads, held.zero_point), like=x, name=name)
+    new.meta["val"] = _aten.constant_pad_nd.default(x.meta["val"].to(torch.uint8), pads)
+    return new
+
+
+def _zero_point(lowering: Lowering, name: str, value: Tensor) -> fx.Node:
+    return lowering.builder.constant(name, value) if value.dim() else literal(lowering.builder, value)
 
 
 def _has_operator(found: Product, quantizer: Quantizer, x: Held, window: Mapping[str, Any] | None) -> bool:

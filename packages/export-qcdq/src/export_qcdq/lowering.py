@@ -8,17 +8,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
-from export_qcdq.grid import grid
-from export_qcdq.ops import DEQUANTIZE, LEVELS, QUANTIZE, SIGN, TERNARY
+from export_qcdq.channels import filled, sides
+from export_qcdq.grid import grid, kind_of
+from export_qcdq.levels import levels
+from export_qcdq.naming import literal, part
+from export_qcdq.ops import DEQUANTIZE, QUANTIZE
 from export_qcdq.packing import storage
 from quant_core.export import Program, ProgramBuilder, Quantizer, constant_inputs, is_quantizer
 from quant_core.export.ranges import bounds
+
+_aten = torch.ops.aten
+_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
+_PAD: Final = _aten.constant_pad_nd.default
+RECTIFIERS: Final = (_aten.relu.default, _aten.relu_.default)
 
 
 class Lowering:
@@ -30,6 +40,7 @@ class Lowering:
         packed: whether weights are stored two or four in a byte.
         exact_ties: whether activations with a zero-point are rounded by a sequence.
         float_biases: whether biases are stored as the floats that they are rounded to.
+        missing: how many channels of zeros are added to operands of convolutions, by the names of their quantizers.
     """
 
     def __init__(
@@ -40,12 +51,14 @@ class Lowering:
         packed: bool = False,
         exact_ties: bool = False,
         float_biases: bool = False,
+        missing: Mapping[str, int] = _NOTHING,
     ) -> None:
         self.program = program
         self.opset = opset
         self.packed = packed
         self.exact_ties = exact_ties
         self.float_biases = float_biases
+        self.missing = missing
         self.builder = ProgramBuilder(program.exported)
         self.names = constant_inputs(program.exported)
         self.quantizers = {quantizer.name: quantizer for quantizer in program.quantizers}
@@ -76,7 +89,11 @@ class Lowering:
         self.value(node)
 
     def copy(self, node: fx.Node) -> None:
-        """Take over a node that computes in floats."""
+        """Take over a node that computes in floats, but for a ReLU that cuts off what the quantizers behind it cut off."""
+        if node.target in RECTIFIERS and all(self._starts_at_zero(user) for user in node.users):
+            self.value(operand(node))
+            self.builder.drop(node)
+            return
         for used in node.all_input_nodes:
             self.value(used)
         self.builder.copy(node)
@@ -96,7 +113,7 @@ class Lowering:
     ) -> fx.Node:
         """Add a call whose result has the shape of that of a node, and another type."""
         new = self.builder.call(target, args, kwargs, like=like, name=name)
-        new.meta["val"] = like.meta["val"].to(kind)
+        new.meta["val"] = self._wide(like, like.meta["val"]).to(kind)
         return new
 
     def integers(
@@ -106,38 +123,37 @@ class Lowering:
 
         With ``shown`` the ONNX value of the integers is told by that name.
         """
-        part, name = quantizer.where.part, f"{node.name}_integers"
+        name = f"{node.name}_integers"
         on, (low, high) = grid(quantizer), (bound + shift for bound in bounds(quantizer))
-        levels = self._levels(node, quantizer)
-        if levels is not None:
-            one, zero = (
-                self._number(part("one"), 1.0),
-                self.builder.constant(part("zero"), torch.tensor(shift).to(kind)),
-            )
+        x = self._input(node)
+        found = levels(self.builder, self.program, node, quantizer, x, exact_ties=self.exact_ties)
+        if found is not None:
+            whole = self.call(*found, like=node, name=f"{node.name}_levels", kind=torch.float32)
+            one = literal(self.builder, torch.tensor(1.0))
+            zero = self._zero_point(quantizer, torch.tensor(shift, dtype=kind))
             options = {"axis": 1, "name": shown}
-            return self.call(QUANTIZE, (levels, one, zero, []), options, like=node, name=name, kind=kind)
+            return self.call(QUANTIZE, (whole, one, zero, []), options, like=node, name=name, kind=kind)
         limits = torch.iinfo(kind)
-        clipped = [] if (low, high) == (limits.min, limits.max) else [("low", low), ("high", high)]
+        clipped = [] if (low, high) == (limits.min, limits.max) else [low, high]
         operands = (
-            self.value(operand(node)),
-            self.builder.constant(part("scale"), on.scale),
-            self.builder.constant(part("zero_point"), (on.zero_point + shift).to(kind)),
-            [self.builder.constant(part(word), torch.tensor(bound, dtype=kind)) for word, bound in clipped],
+            x,
+            self.builder.constant(part(quantizer.where, "scale"), on.scale),
+            self._zero_point(quantizer, (on.zero_point + shift).to(kind)),
+            [literal(self.builder, torch.tensor(bound, dtype=kind)) for bound in clipped],
         )
         options = {"axis": on.axis, "name": shown}
         return self.call(QUANTIZE, operands, options, like=node, name=name, kind=kind)
 
     def dequantized(self, node: fx.Node, quantizer: Quantizer, integers: fx.Node, shift: int = 0) -> fx.Node:
         """The values of the integers of an activation quantizer; ``node`` is the one that has them."""
-        part, on = quantizer.where.part, grid(quantizer)
-        kind = integers.meta["val"].dtype
+        on, kind = grid(quantizer), integers.meta["val"].dtype
         operands = (
             integers,
-            self.builder.constant(part("scale"), on.scale),
-            self.builder.constant(part("zero_point"), (on.zero_point + shift).to(kind)),
+            self.builder.constant(part(quantizer.where, "scale"), on.scale),
+            self._zero_point(quantizer, (on.zero_point + shift).to(kind)),
         )
         options = {"axis": on.axis, "block": 0, "storage": "", "name": node.name}
-        return self.builder.call(DEQUANTIZE, operands, options, like=node, name=node.name)
+        return self.call(DEQUANTIZE, operands, options, like=node, name=node.name, kind=torch.float32)
 
     def stored(self, node: fx.Node, quantizer: Quantizer) -> fx.Node:
         """A weight or a bias behind ``DequantizeLinear``."""
@@ -147,12 +163,14 @@ class Lowering:
             return self.builder.constant(base, self.program_value(node, quantizer))
         packed = storage(quantizer, self.opset) if self.packed and quantizer.role == "weight" else ""
         integers = quantizer.integers.to(torch.int32 if quantizer.role == "bias" else kind_of(quantizer))
+        if node.name in self.missing:
+            integers = filled(integers, quantizer.zero_point, self.missing[node.name])  # type: ignore[arg-type]
         zero_point = None
         if bool(torch.any(on.zero_point != 0)):
             zero_point = self.builder.constant(f"{base}_zero_point", on.zero_point.to(integers.dtype))
         operands = (self.builder.constant(base, integers), self.builder.constant(f"{base}_scale", on.scale), zero_point)
         options = {"axis": on.axis, "block": on.block, "storage": packed, "name": ""}
-        return self.builder.call(DEQUANTIZE, operands, options, like=node, name=node.name)
+        return self.call(DEQUANTIZE, operands, options, like=node, name=node.name, kind=torch.float32)
 
     def base(self, node: fx.Node) -> str:
         """The name of the parameter that a node holds quantized."""
@@ -166,48 +184,39 @@ class Lowering:
         value: Tensor = (quantizer.integers.to(quantizer.scale.dtype) - quantizer.zero_point) * quantizer.scale
         return value.detach().to(torch.float32)
 
-    def _levels(self, node: fx.Node, quantizer: Quantizer) -> fx.Node | None:
-        """The whole numbers that a quantizer gives, as floats; ``None`` where ``QuantizeLinear`` gives them itself."""
-        part, name = quantizer.where.part, f"{node.name}_levels"
+    def _input(self, node: fx.Node) -> fx.Node:
+        """What an activation quantizer reads."""
         x = self.value(operand(node))
-        if quantizer.op == "quant::binary":
-            return self.builder.call(SIGN, (x,), like=node, name=name)
-        assert quantizer.scale is not None  # constant, as the check has found
-        if quantizer.op == "quant::ternary":
-            threshold = self.builder.constant(part("threshold"), _threshold(node, quantizer))
-            return self.builder.call(TERNARY, (x, threshold), like=node, name=name)
-        low, high = bounds(quantizer)
-        zero_point: Any = quantizer.zero_point
-        moved = bool(torch.any(zero_point != 0))
-        scale, factor = quantizer.scale.detach().to(torch.float32), None
-        if quantizer.op == "quant::trunc":
-            scale = self.program.constant(node.args[1])  # type: ignore[assignment]
-            ratio = quantizer.scale.detach() / scale
-            factor = torch.exp2(-torch.round(torch.log2(ratio))).to(torch.float32)
-        elif quantizer.rounding_mode == "ROUND" and not (moved and self.exact_ties) and not _part_of_16(quantizer):
+        if node.name not in self.missing:
+            return x
+        pads = sides(node.meta["val"].dim(), self.missing[node.name])
+        return self.call(_PAD, (x, pads, 0.0), {}, like=node, name=f"{node.name}_filled", kind=torch.float32)
+
+    def _wide(self, node: fx.Node, value: Tensor) -> Tensor:
+        """A value as large as that of a node that gets more channels."""
+        if node.name not in self.missing:
+            return value
+        wide: Tensor = _PAD(value, sides(value.dim(), self.missing[node.name]))
+        return wide
+
+    def _starts_at_zero(self, node: fx.Node) -> bool:
+        """Whether a node is a quantizer of activations whose lowest level is 0."""
+        quantizer = self.quantizers.get(node.name)
+        if quantizer is None or quantizer.op != "quant::int":
+            return False
+        return bool(torch.all(quantizer.zero_point == bounds(quantizer)[0]))  # type: ignore[arg-type]
+
+    def _zero_point(self, quantizer: Quantizer, value: Tensor) -> fx.Node | None:
+        """The constant for a zero-point; ``None`` for a uint8 of 0, which holds without one.
+
+        DequantizeLinear could do without one of 0 of any type. But onnxruntime moves it past other operators, and puts a
+        QuantizeLinear to uint8 before them where there is none.
+        """
+        if value.dtype is torch.uint8 and not bool(value.any()):
             return None
-        offset = self.builder.constant(part("offset"), zero_point.detach().to(torch.float32)) if moved else None
-        word = "scale" if scale.dim() == 0 and factor is None else "divisor"
-        operands = (
-            x,
-            self.builder.constant(part(word), scale.to(torch.float32)),
-            offset,
-            None if factor is None else self.builder.constant(part("factor"), factor),
-            self._number(part("least"), low),
-            self._number(part("most"), high),
-        )
-        return self.builder.call(LEVELS, operands, {"mode": quantizer.rounding_mode}, like=node, name=name)
-
-    def _number(self, name: str, value: float) -> fx.Node:
-        return self.builder.constant(name, torch.tensor(float(value)))
-
-
-def kind_of(quantizer: Quantizer) -> torch.dtype:
-    """The smallest integer type that holds the range of a quantizer and its zero-point."""
-    low, high = bounds(quantizer)
-    signed = quantizer.signed or quantizer.op in ("quant::binary", "quant::ternary")
-    kinds = (torch.int8, torch.int16) if signed else (torch.uint8, torch.uint16)
-    return next(kind for kind in kinds if torch.iinfo(kind).min <= low and high <= torch.iinfo(kind).max)
+        if value.dim() == 0:
+            return literal(self.builder, value)
+        return self.builder.constant(part(quantizer.where, "zero_point"), value)
 
 
 def operand(node: fx.Node) -> fx.Node:
@@ -215,16 +224,3 @@ def operand(node: fx.Node) -> fx.Node:
     found = node.args[0]
     assert isinstance(found, fx.Node)
     return found
-
-
-def _part_of_16(quantizer: Quantizer) -> bool:
-    """Whether integers of 16 bits would have to be clipped, which runtimes do not do."""
-    kind = kind_of(quantizer)
-    limits = torch.iinfo(kind)
-    return limits.bits == 16 and bounds(quantizer) != (limits.min, limits.max)
-
-
-def _threshold(node: fx.Node, quantizer: Quantizer) -> Tensor:
-    assert quantizer.scale is not None
-    factor: Any = node.kwargs["threshold"]
-    return (float(factor) * quantizer.scale.detach()).to(torch.float32)

@@ -32,8 +32,8 @@ def _like_x(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return torch.empty_like(x)
 
 
-def _of_zero_point(x: Tensor, scale: Tensor, zero_point: Tensor, *_: Any, **__: Any) -> Tensor:
-    return torch.empty_like(x, dtype=zero_point.dtype)
+def _of_zero_point(x: Tensor, scale: Tensor, zero_point: Tensor | None, *_: Any, **__: Any) -> Tensor:
+    return torch.empty_like(x, dtype=torch.uint8 if zero_point is None else zero_point.dtype)
 
 
 def _of_scale(integers: Tensor, scale: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -49,7 +49,7 @@ SIGN: Final = _define("sign(Tensor x)", _like_x)
 TERNARY: Final = _define("ternary(Tensor x, Tensor threshold)", _like_x)
 """``sign(x) · [|x| > threshold]``."""
 QUANTIZE: Final = _define(
-    "quantize(Tensor x, Tensor scale, Tensor zero_point, Tensor[] bounds, *, int axis, str name)", _of_zero_point
+    "quantize(Tensor x, Tensor scale, Tensor? zero_point, Tensor[] bounds, *, int axis, str name)", _of_zero_point
 )
 DEQUANTIZE: Final = _define(
     "dequantize(Tensor integers, Tensor scale, Tensor? zero_point, *, int axis, int block, str storage, str name)",
@@ -81,7 +81,8 @@ def translations(opset: int) -> dict[Any, Translation]:
         return op.Mul(op.Sign(x), op.Cast(op.Greater(op.Abs(x), threshold), to=1))
 
     def quantize(x: Any, scale: Any, zero_point: Any, bounds: Any, axis: int, name: str) -> Any:
-        integers = op.QuantizeLinear(x, scale, zero_point, axis=axis)
+        operands = (x, scale) if zero_point is None else (x, scale, zero_point)
+        integers = op.QuantizeLinear(*operands, axis=axis)
         integers = op.Clip(integers, *bounds) if bounds else integers
         return mark(integers, name) if name else integers
 

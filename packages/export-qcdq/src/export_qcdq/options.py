@@ -26,6 +26,7 @@ class QcdqOptions:
         exact_ties: round activations with a zero-point other than 0 by an explicit sequence. It is exact also halfway between two
             levels, and runtimes do not fuse it.
         tensorrt: keep to what TensorRT reads: signed integers of 8 bits without ``Clip``, biases as floats.
+        fill_channels: give convolutions input channels of zeros up to a multiple of four, for which onnxruntime is faster.
 
     Raises:
         ConfigurationError: for a version that there is not, options that exclude each other, or a value that is no truth value.
@@ -35,10 +36,11 @@ class QcdqOptions:
     packed: bool = False
     exact_ties: bool = False
     tensorrt: bool = False
+    fill_channels: bool = False
 
     def __post_init__(self) -> None:
         check_opset(self.opset_version, OPSETS)
-        for name in ("packed", "exact_ties", "tensorrt"):
+        for name in ("packed", "exact_ties", "tensorrt", "fill_channels"):
             _check_truth(name, getattr(self, name))
         if self.packed and self.opset_version < WIDE:
             raise ConfigurationError(
@@ -67,6 +69,7 @@ class QopOptions:
         opset_version: the version of the standard operators, 13 to 25.
         unsigned_weights: write weights as uint8 also where they are signed, with the zero-point moved by 128. On x86 processors
             without int8 dot products, sums of products of uint8 and int8 may saturate; those of uint8 and uint8 do not.
+        fill_channels: give convolutions input channels of zeros up to a multiple of four, for which onnxruntime is faster.
 
     Raises:
         ConfigurationError: for a version that there is not, or a value that is no truth value.
@@ -74,10 +77,12 @@ class QopOptions:
 
     opset_version: int = 18
     unsigned_weights: bool = False
+    fill_channels: bool = False
 
     def __post_init__(self) -> None:
         check_opset(self.opset_version, OPSETS)
-        _check_truth("unsigned_weights", self.unsigned_weights)
+        for name in ("unsigned_weights", "fill_channels"):
+            _check_truth(name, getattr(self, name))
 
     def described(self) -> dict[str, Any]:
         """Each option with its value."""

@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
+from export_qcdq.channels import missing_channels
 from export_qcdq.lowering import Lowering
+from export_qcdq.naming import paths, untold_widths
 from export_qcdq.ops import translations
 from export_qcdq.options import QcdqOptions
 from export_qcdq.packing import pack
@@ -23,6 +25,7 @@ def lower(
     packed: bool = False,
     exact_ties: bool = False,
     tensorrt: bool = False,
+    fill_channels: bool = False,
 ) -> OnnxArtifact:
     """Lower a program to QCDQ.
 
@@ -32,15 +35,30 @@ def lower(
         packed: store weights of up to 4 bits two in a byte, and of up to 2 bits four in a byte from opset 25 on; from opset 21.
         exact_ties: round activations with a zero-point other than 0 as the model does also halfway between two levels, by a
             sequence of operators that runtimes do not fuse.
+        fill_channels: give convolutions input channels of zeros up to a multiple of four.
         tensorrt: keep to what TensorRT reads: signed integers of 8 bits without ``Clip``, biases as floats.
 
     Raises:
         ConfigurationError: for another version, or options that exclude each other.
         UnsupportedError: when operations of the model have no ONNX operator, or a quantizer does not compute in float32.
     """
-    options = QcdqOptions(opset_version=opset_version, packed=packed, exact_ties=exact_ties, tensorrt=tensorrt)
+    options = QcdqOptions(
+        opset_version=opset_version,
+        packed=packed,
+        exact_ties=exact_ties,
+        tensorrt=tensorrt,
+        fill_channels=fill_channels,
+    )
     check_precision(program, "qcdq")
-    lowering = Lowering(program, opset=opset_version, packed=packed, exact_ties=exact_ties, float_biases=tensorrt)
+    missing = missing_channels(program) if fill_channels else {}
+    lowering = Lowering(
+        program,
+        opset=opset_version,
+        packed=packed,
+        exact_ties=exact_ties,
+        float_biases=tensorrt,
+        missing=missing,
+    )
     converted = to_onnx(
         program,
         lowering.exported(),
@@ -49,7 +67,9 @@ def lower(
         opset=opset_version,
         producer="export-qcdq",
         steps=(pack, leave_out_defaults),
-        metadata=describe(program, "qcdq", "export-qcdq", options.described()),
-        inner_shapes=False,
+        metadata=describe("qcdq", "export-qcdq", options.described(), untold_widths(program, float_biases=tensorrt)),
+        names=paths(program),
+        compact=True,
     )
-    return OnnxArtifact("qcdq", program.signature, converted)
+    names = {name: value for name, value in converted.names.items() if name not in missing}  # these have other shapes
+    return OnnxArtifact("qcdq", program.signature, converted._replace(names=names))

@@ -18,9 +18,16 @@ def of_qcdq(
     packed: bool = False,
     exact_ties: bool = False,
     tensorrt: bool = False,
+    fill_channels: bool = False,
 ) -> Iterable[Refusal | Note]:
     """What a file of QCDQ cannot hold, and where it may round halfway values to the other side."""
-    QcdqOptions(opset_version=opset_version, packed=packed, exact_ties=exact_ties, tensorrt=tensorrt)
+    QcdqOptions(
+        opset_version=opset_version,
+        packed=packed,
+        exact_ties=exact_ties,
+        tensorrt=tensorrt,
+        fill_channels=fill_channels,
+    )
     taken = [quantizer for quantizer in program.quantizers if takes(quantizer, QCDQ)]
     narrower = [quantizer for quantizer in taken if tensorrt and not takes(quantizer, TENSORRT)]
     for quantizer in narrower:
@@ -31,9 +38,11 @@ def of_qcdq(
         yield from _ties(rest, "; exact_ties=True rounds it as the model does")
 
 
-def of_qop(program: Program, opset_version: int = 18, unsigned_weights: bool = False) -> Iterable[Refusal | Note]:
+def of_qop(
+    program: Program, opset_version: int = 18, unsigned_weights: bool = False, fill_channels: bool = False
+) -> Iterable[Refusal | Note]:
     """What a file of integer operators cannot hold, and where it may round halfway values to the other side."""
-    QopOptions(opset_version=opset_version, unsigned_weights=unsigned_weights)
+    QopOptions(opset_version=opset_version, unsigned_weights=unsigned_weights, fill_channels=fill_channels)
     taken = [quantizer for quantizer in program.quantizers if takes(quantizer, QCDQ)]
     yield from _too_old(program, taken, "qop", opset_version)
     yield from _ties(taken, "")

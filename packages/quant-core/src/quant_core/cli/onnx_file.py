@@ -159,7 +159,7 @@ class _Reader:
         key = node.name.rpartition("/")[0] if integers is None else name
         bits = self.widths.get(key, _bits(kind))
         numbers = self._numbers(node.input[scale]) if scale is not None else ()
-        return tensor, kind, bits, numbers, tuple(map(int, self._numbers(zero)))
+        return tensor, kind, bits, numbers, tuple(map(int, self._numbers(zero))) if zero else (0,)
 
     def _qonnx(self, node: Any, attributes: dict[str, Any]) -> Iterator[_Found]:
         tensor = "weight" if node.input and node.input[0] in self.constants else "output"

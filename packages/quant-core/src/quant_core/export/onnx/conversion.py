@@ -78,7 +78,8 @@ def to_onnx(
     producer: str,
     steps: Sequence[Step] = (),
     metadata: Mapping[str, str] = _NOTHING,
-    inner_shapes: bool = True,
+    names: Mapping[str, str] = _NOTHING,
+    compact: bool = False,
 ) -> Converted:
     """Convert a program to ONNX.
 
@@ -91,7 +92,9 @@ def to_onnx(
         producer: the name of the distribution that writes the file.
         steps: what the target does to the simplified model, in order.
         metadata: what the file says of itself.
-        inner_shapes: whether the file tells the types and shapes of values between its nodes, which readers can infer.
+        names: what modules are called in the file, by path, where it is something else.
+        compact: whether the file leaves out what readers infer and shortens what they need not read: values between its nodes are
+            numbered and without types, QuantizeLinear and DequantizeLinear are Q and DQ in the names of nodes.
 
     Raises:
         UnsupportedError: when the model returns something else than tensors, or there is no ONNX operator for operations of it,
@@ -127,14 +130,14 @@ def to_onnx(
     model.ir_version = ir_version(opset)
     model.producer_name = producer
     model.producer_version = version(producer)
-    names = tidy(model, program.signature)
+    values = tidy(model, program.signature, names, compact=compact)
     model.metadata_props.update(metadata)
     _standard_first(model.graph.opset_imports)
     proto = converted.model_proto
-    if not inner_shapes:
+    if compact:
         proto.graph.ClearField("value_info")
     data = take_out(proto)
-    return Converted(content=proto.SerializeToString(deterministic=True), names=names, data=data)
+    return Converted(content=proto.SerializeToString(deterministic=True), names=values, data=data)
 
 
 def _standard_first(imports: dict[str, int]) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
+
+_WINDOW: Final = {"strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}
+"""What each number of these attributes is without them; the schemas say so in words."""
+_WITH_WEIGHTS: Final = frozenset({"Conv", "ConvInteger", "ConvTranspose", "QLinearConv"})
+"""Operators whose weights tell the shape of the kernel."""
 
 
 def is_default(attribute: Any, described: Any) -> bool:
@@ -26,5 +32,16 @@ def leave_out_defaults(model: Any) -> None:
             continue
         described = onnx.defs.get_schema(node.op_type, version, "").attributes
         for name in [name for name in node.attributes if name in described]:
-            if is_default(node.attributes[name], described[name]):
+            if is_default(node.attributes[name], described[name]) or _is_plain_window(node, name):
                 node.attributes.pop(name)
+
+
+def _is_plain_window(node: Any, name: str) -> bool:
+    """Whether an attribute says of a window that slides what holds without it."""
+    if name == "kernel_shape":
+        return node.op_type in _WITH_WEIGHTS
+    padding = node.attributes.get("auto_pad")
+    if name not in _WINDOW or (padding is not None and padding.as_string() != "NOTSET"):
+        return False
+    numbers: Sequence[int] = node.attributes[name].value
+    return all(number == _WINDOW[name] for number in numbers)

@@ -6,14 +6,16 @@
   ``Reshape/input_1``;
 - inputs: the arguments of ``forward``; outputs: ``output``, or their keys or numbers where there are several, with a number where
   an input or an initializer has the name;
+- in a compact file: ``features.0.weight/DQ`` for DequantizeLinear, and numbers for the values between nodes;
 - axes of varying size: ``batch`` for the first axis, else the input's name and the number of the axis.
 """
 
 from __future__ import annotations
 
 import ast
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from torch.utils import _pytree as pytree
@@ -24,11 +26,18 @@ MARK: Final = "quantizer"
 ORIGIN: Final = "@"  # starts the name of a scope that stands for a node of the program
 SCOPES: Final = "pkg.torch.onnx.name_scopes"
 """The metadata of a node from which its name is made; a step that adds nodes gives them that of another one."""
+_ABBREVIATIONS: Final = {"QuantizeLinear": "Q", "DequantizeLinear": "DQ"}
 _SYMBOL: Final = re.compile(r"\bs\d+\b")
 
 
-def tidy(model: Any, signature: CallSignature) -> dict[str, str]:
+def tidy(model: Any, signature: CallSignature, names: Mapping[str, str], *, compact: bool) -> dict[str, str]:
     """Rename everything in an ``onnx_ir`` model in place, drop the metadata of the exporter.
+
+    Args:
+        model: the model.
+        signature: how it is called.
+        names: what modules are called, by path, where it is something else.
+        compact: whether values between nodes are numbered, and operators of quantization abbreviated in the names of nodes.
 
     Returns:
         The name of the value of each marked quantizer by the quantizer's name, and of each other node of the program that the
@@ -47,14 +56,19 @@ def tidy(model: Any, signature: CallSignature) -> dict[str, str]:
     }
     marked: dict[str, str] = {}
     origins: dict[str, str] = {}
+    numbers = map(str, itertools.count())
     for node in _all_nodes(graph):
-        node.name = _free(_node_name(node), taken)
+        path = names.get(_path(node), _path(node))
+        operator = _ABBREVIATIONS.get(node.op_type, node.op_type) if compact else node.op_type
+        node.name = _free(f"{path}/{operator}" if path else operator, taken)
         for index, value in enumerate(node.outputs):
             quantizer = value.metadata_props.get(MARK)
             if id(value) in produced:
                 value.name = produced[id(value)]
-            elif quantizer is not None and _path(node):
-                value.name = _free(_path(node), taken)
+            elif compact:
+                value.name = _free(next(numbers), taken)
+            elif quantizer is not None and path:
+                value.name = _free(path, taken)
             else:
                 value.name = node.name if index == 0 else f"{node.name}:{index}"
             if quantizer is not None and node.graph is graph:
@@ -84,11 +98,6 @@ def _all_nodes(graph: Any) -> Iterator[Any]:
             yield from _all_nodes(body)
 
 
-def _node_name(node: Any) -> str:
-    path = _path(node)
-    return f"{path}/{node.op_type}" if path else str(node.op_type)
-
-
 def _path(node: Any) -> str:
     """The path of the module that a node comes from; a quantizer counts as one module."""
     scopes = [scope for scope in _scopes(node) if not scope.startswith(ORIGIN)]
@@ -102,6 +111,11 @@ def origin(node: Any) -> str:
     It can be told until the model is tidied.
     """
     return next((scope.removeprefix(ORIGIN) for scope in _scopes(node) if scope.startswith(ORIGIN)), "")
+
+
+def forget_origin(node: Any) -> None:
+    """Let a node be one of its module that gives what no node of the program does."""
+    node.metadata_props[SCOPES] = repr([scope for scope in _scopes(node) if not scope.startswith(ORIGIN)])
 
 
 def _scopes(node: Any) -> list[str]:
