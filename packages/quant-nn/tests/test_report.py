@@ -362,6 +362,17 @@ def test_the_command_refuses_data_that_are_none(tmp_path: Path) -> None:
     assert "cannot read the data 'none.pt'" in done.output
 
 
+def test_the_command_needs_inputs(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(MODEL)
+    done = CliRunner().invoke(quant, ["summary", f"{tmp_path}/net.py:net"])
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "ArgumentError: no inputs to run the model on\n  at --input\n"
+        "  products and the bits of activations are counted in one run\n"
+        "  Give the shape of each input, for example --input 1x3x32x32, or a file of tensors with --data.\n"
+    )
+
+
 def test_a_plot_needs_a_name_that_says_its_format(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         plot(ModelReport(rows=()), tmp_path / "net.pdf")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from quant_core.cli.errors import json_option
+from quant_core.cli.errors import ArgumentError, json_option
 from quant_core.cli.inputs import DTYPES, draw_inputs, parse_inputs
 from quant_core.cli.model_reference import load_model, parse_model
 from quant_core.cli.output import print_json, print_table
@@ -58,7 +58,14 @@ def summary_command(
 
     Exit codes: 0 done, 1 refused, 2 usage.
     """
-    specs = () if data is not None and not inputs else parse_inputs(inputs)
+    if data is None and not inputs:
+        raise ArgumentError(
+            "no inputs to run the model on",
+            where="--input",
+            why="products and the bits of activations are counted in one run",
+            fix="Give the shape of each input, for example --input 1x3x32x32, or a file of tensors with --data.",
+        )
+    specs = parse_inputs(inputs) if inputs else ()
     reference = parse_model(model)
     if weights is not None:
         check_weights_file(weights)
