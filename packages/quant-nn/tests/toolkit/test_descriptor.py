@@ -126,13 +126,6 @@ def test_amax_may_be_a_tensor() -> None:
             "  Set fake_quant=True.",
         ),
         (
-            {"learn_amax": True, "axis": 0},
-            "learn_amax=True is not possible\n"
-            "  at QuantDescriptor\n"
-            "  how many numbers there are to learn is not known before the first tensor\n"
-            "  Give amax, one number for each index along the axis.",
-        ),
-        (
             {"scale_amax": 0},
             "scale_amax=0 is not possible\n"
             "  at QuantDescriptor\n"
@@ -213,8 +206,9 @@ def test_a_learned_amax_is_a_parameter_of_the_layer() -> None:
         3,
         2,
         quant_desc_input=QuantDescriptor(amax=2.0, learn_amax=True),
-        quant_desc_weight=QuantDescriptor(learn_amax=True),
+        quant_desc_weight=QuantDescriptor(axis=0, learn_amax=True),
     )
+    assert layer.quant_weight().scale.shape == (2, 1)
     layer(torch.randn(5, 3) * 3).square().sum().backward()
     learned = [name for name, p in layer.named_parameters() if p.grad is not None and "quant" in name]
     assert sorted(learned) == [f"{tensor}_quant.tensor_quant.scaling_impl.value" for tensor in ("input", "weight")]
@@ -236,6 +230,19 @@ def test_a_learned_amax_is_a_parameter_of_the_layer() -> None:
             "  at QuantLinear\n"
             "  the largest weight is found anew at each step\n"
             "  Give amax as well, or leave scale_amax out.",
+        ),
+        (
+            {"quant_desc_weight": QuantDescriptor(calib_method="mse", name="fc1")},
+            "calib_method='mse' of QuantDescriptor 'fc1' finds nothing in a weight\n"
+            "  at QuantLinear\n"
+            "  its range is amax where that is given, and else its largest magnitude; weights are not calibrated\n"
+            "  Leave calib_method out.",
+        ),
+        (
+            {"quant_desc_input": QuantDescriptor(learn_amax=True, axis=1)},
+            "learn_amax=True of QuantDescriptor has no amax to start from\n"
+            "  how many numbers there are to learn along the axis is not known before the first tensor\n"
+            "  Give amax, one number for each index along the axis.",
         ),
         (
             {"quant_desc_input": QuantDescriptor(fake_quant=False)},

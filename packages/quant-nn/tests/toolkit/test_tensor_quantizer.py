@@ -300,6 +300,18 @@ def test_it_compiles_as_one_graph() -> None:
     assert torch.equal(compiled(x), quantizer(x))
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_learned_amax_starts_in_a_compiled_graph_as_in_eager_code(backend: str) -> None:
+    x = torch.tensor([2.0, -4.0])
+    quantizer = TensorQuantizer(QuantDescriptor(learn_amax=True))
+    compiled = torch.compile(quantizer, fullgraph=True, backend=backend)
+    compiled(x)
+    assert quantizer.amax == 4.0
+    assert compiled(10 * x).tolist() == pytest.approx([4.0, -4.0 * 128 / 127])
+    compiled(10 * x).sum().backward()
+    assert next(quantizer.parameters()).grad is not None
+
+
 def test_a_capture_collects_nothing() -> None:
     from quant_core.export import capture
 
@@ -323,6 +335,16 @@ def test_loading_before_data_is_an_error() -> None:
     quantizer.enable_calib()
     with pytest.raises(StateError, match="it has collected nothing"):
         quantizer.load_calib_amax()
+
+
+def test_errors_name_the_quantizer() -> None:
+    net = nn.Sequential(qnn.QuantLinear(3, 2, quant_desc_input=QuantDescriptor()), TensorQuantizer())
+    for path, quantizer in tensor_quantizers(net):
+        quantizer.enable_calib()
+        with pytest.raises(StateError, match=f"\n  at {path}\n  it has collected nothing\n"):
+            quantizer.load_calib_amax()
+    with pytest.raises(StateError, match="\n  at TensorQuantizer 'features'\n"):
+        TensorQuantizer(QuantDescriptor(name="features")).load_calib_amax()
 
 
 def test_errors_say_what_is_wrong() -> None:

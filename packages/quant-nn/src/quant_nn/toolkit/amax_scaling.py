@@ -109,7 +109,7 @@ class AmaxScaling(Scaling):
             return self.of_parameter(self._along(x))
         found: Tensor = self.largest(x)
         _check_finite(found)
-        if self.learns and self.training and not torch.compiler.is_compiling():
+        if self.learns and self.training and not torch.compiler.is_exporting():
             self.take_threshold(found.detach())
             return self.of_parameter(self._along(x))
         return self.of_statistic(found * self.factor)

@@ -80,12 +80,6 @@ class QuantDescriptor:
             )
         if self.learn_amax and not self.fake_quant:
             raise self._wrong("learn_amax", "integers carry no gradient to amax", "Set fake_quant=True.")
-        if self.learn_amax and self.axis is not None and self.amax is None:
-            raise self._wrong(
-                "learn_amax",
-                "how many numbers there are to learn is not known before the first tensor",
-                "Give amax, one number for each index along the axis.",
-            )
 
     @property
     def place(self) -> str:

@@ -71,10 +71,19 @@ class AmaxWeightQuant(Int8WeightPerTensorFloat):
 def activation_quantizer(descriptor: QuantDescriptor) -> type[Injector]:
     """The quantizer of activations, ``AmaxActQuant`` with the options that the descriptor sets.
 
+    Raises:
+        ConfigurationError: when it would have to learn as many numbers as only a tensor tells.
+
     >>> quantizer = activation_quantizer(QuantDescriptor(num_bits=4, unsigned=True))
     >>> quantizer.bit_width, quantizer.signed
     (4, False)
     """
+    if descriptor.learn_amax and descriptor.axis is not None and descriptor.amax is None:
+        raise ConfigurationError(
+            f"learn_amax=True of {descriptor.place} has no amax to start from",
+            why="how many numbers there are to learn along the axis is not known before the first tensor",
+            fix="Give amax, one number for each index along the axis.",
+        )
     quantizer: Any = AmaxActQuant.let(
         bit_width=descriptor.num_bits,
         signed=not descriptor.unsigned,
@@ -109,6 +118,13 @@ def weight_quantizer(descriptor: QuantDescriptor, output_channel_dim: int, layer
             where=layer,
             why=f"the output channels of this layer are along axis {output_channel_dim} of its weight",
             fix=f"Set axis={output_channel_dim}, or None for one scale.",
+        )
+    if descriptor.calib_method != "max":
+        raise ConfigurationError(
+            f"calib_method={descriptor.calib_method!r} of {descriptor.place} finds nothing in a weight",
+            where=layer,
+            why="its range is amax where that is given, and else its largest magnitude; weights are not calibrated",
+            fix="Leave calib_method out.",
         )
     options: dict[str, Any] = {
         "bit_width": descriptor.num_bits,

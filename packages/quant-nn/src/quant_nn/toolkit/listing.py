@@ -12,7 +12,7 @@ from quant_nn.toolkit.tensor_quantizer import TensorQuantizer
 
 
 def tensor_quantizers(model: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]:
-    """The switches of all quantizers of a model whose scale comes from data, by their path.
+    """The switches of all quantizers of a model whose scale comes from data, by their path, which errors call them by.
 
     >>> import quant_nn as qnn
     >>> from quant_nn.toolkit import QuantDescriptor
@@ -22,9 +22,11 @@ def tensor_quantizers(model: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]
     """
     for path, module in model.named_modules():
         if isinstance(module, TensorQuantizer):
-            yield path, module
+            switched = TensorQuantizer.of(module.quant, path)
+            switched.fake_quant = module.fake_quant
+            yield path, switched
         elif isinstance(module, QuantProxy) and not isinstance(module.owners[0], TensorQuantizer):
             quant = module.tensor_quant
             parts = quant.modules() if quant is not None and module.kind == "activation" else ()
             if any(isinstance(part, Scaling) and part.calibratable for part in parts):
-                yield path, TensorQuantizer.of(module)
+                yield path, TensorQuantizer.of(module, path)

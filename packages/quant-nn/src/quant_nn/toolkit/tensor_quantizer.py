@@ -32,6 +32,10 @@ class TensorQuantizer(QuantLayer):
         if_clip: whether it clamps to ``−amax … amax`` (``0 … amax`` unsigned), also where it does not quantize.
         if_calib: whether it collects for :meth:`load_calib_amax`.
 
+    Attributes:
+        fake_quant: whether it gives floats.
+        place: what errors call it.
+
     Raises:
         InputError: from ``forward`` without ``amax`` or while collecting, when the tensor holds infinities or NaN.
         StateError: from ``forward``, when it clips and has no ``amax``.
@@ -69,6 +73,7 @@ class TensorQuantizer(QuantLayer):
                 fix="Pass QuantDescriptor(num_bits=8), for example.",
             )
         self.fake_quant = descriptor.fake_quant
+        self.place = type(self).__name__ if descriptor.name is None else f"{type(self).__name__} {descriptor.name!r}"
         proxy = build_proxy(self, activation_quantizer(descriptor), "", {})
         assert proxy is not None
         self.quant: QuantProxy = proxy
@@ -80,11 +85,12 @@ class TensorQuantizer(QuantLayer):
             self.enable_calib()
 
     @classmethod
-    def of(cls, proxy: QuantProxy) -> TensorQuantizer:
+    def of(cls, proxy: QuantProxy, place: str | None = None) -> TensorQuantizer:
         """The switches of a quantizer that belongs to a layer.
 
-        Raises:
-            ConfigurationError: when its scale does not come from data.
+        Args:
+            proxy: the quantizer.
+            place: what errors call it, such as its path; the type of its layer by default.
 
         >>> import quant_nn as qnn
         >>> act = qnn.QuantReLU()
@@ -95,6 +101,7 @@ class TensorQuantizer(QuantLayer):
         found = cls.__new__(cls)
         nn.Module.__init__(found)
         found.fake_quant, found.quant = True, proxy
+        found.place = type(proxy.owners[0]).__name__ if place is None else place
         return found
 
     @property
@@ -111,7 +118,7 @@ class TensorQuantizer(QuantLayer):
 
     @amax.setter
     def amax(self, amax: Tensor | float) -> None:
-        set_amax(self._scaling(), amax, self._place())
+        set_amax(self._scaling(), amax, self.place)
 
     def enable_quant(self) -> None:
         """Quantize."""
@@ -171,7 +178,7 @@ class TensorQuantizer(QuantLayer):
             StateError: when nothing was collected, or no histogram for a rule that needs one.
         """
         if self._switches is None:
-            raise nothing_collected(self._place(), "it was not told to collect")
+            raise nothing_collected(self.place, "it was not told to collect")
         self._switches.load(None if method is None else toolkit_method(method, options))
 
     def forward(self, x: Tensor | QuantTensor) -> Tensor:
@@ -197,7 +204,7 @@ class TensorQuantizer(QuantLayer):
         return Switches.on_quantizer(self.quant)
 
     def _switched_on(self) -> Switches:
-        return self._switches or Switches(self.quant, self._scaling(), self._place())
+        return self._switches or Switches(self.quant, self._scaling(), self.place)
 
     @property
     def _quantizes(self) -> bool:
@@ -215,10 +222,7 @@ class TensorQuantizer(QuantLayer):
                 return part
         raise ConfigurationError(
             "there is no amax to find",
-            where=self._place(),
+            where=self.place,
             why="the scale of this quantizer does not come from data",
             fix="Use a quantizer such as Int8ActPerTensorFloat, or a descriptor without amax.",
         )
-
-    def _place(self) -> str:
-        return type(self.quant.owners[0]).__name__
