@@ -61,7 +61,18 @@ def test_the_result_as_json(run: Run) -> None:
         "largest_difference": 0.0,
         "largest_difference_in_steps": None,
         "uncalibrated": [],
+        "notes": [],
     }
+
+
+def test_what_the_check_notes_is_told_beside_the_result(run: Run) -> None:
+    arguments = ["noting", "nets.py:Net", "--input", "1x4", "-o", "net.json"]
+    result = run("export", *arguments)
+    assert result.exit_code == 0
+    assert "Note: readers of lists count 3 operations\n  at the file\n" in result.stderr
+    assert "Note" not in result.stdout
+    note = {"where": "the file", "what": "readers of lists count 3 operations"}
+    assert json.loads(run("export", *arguments, "--json").stdout)["notes"] == [note]
 
 
 @pytest.mark.parametrize("name", ["--weights", "MODEL"])

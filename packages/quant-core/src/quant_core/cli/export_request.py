@@ -116,8 +116,10 @@ def print_check(report: CheckReport, *, as_json: bool) -> None:
 def print_exported(done: Exported, request: ExportRequest, output: Path, *, verify: bool, as_json: bool) -> None:
     """Print what was written, and how near it comes to the model."""
     verification = done.verification
-    if done.program.uncalibrated and not as_json:
-        click.echo(f"Note: {_note(done.program.uncalibrated)}", err=True)
+    if not as_json:
+        uncalibrated = [_note(done.program.uncalibrated)] if done.program.uncalibrated else []
+        for note in (*uncalibrated, *done.artifact.notes):
+            click.echo(f"Note: {note}", err=True)
     verdict = "yes" if verification is not None else f"no: {_why_not_verified(request.target, verify=verify)}"
     difference = None if verification is None else verification.max_difference
     steps = None if verification is None else verification.max_steps
@@ -132,6 +134,7 @@ def print_exported(done: Exported, request: ExportRequest, output: Path, *, veri
                 "largest_difference": difference,
                 "largest_difference_in_steps": steps,
                 "uncalibrated": list(done.program.uncalibrated),
+                "notes": [asdict(note) for note in done.artifact.notes],
                 "seconds": done.seconds,
             }
         )

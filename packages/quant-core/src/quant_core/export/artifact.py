@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+from quant_core.export.check import Note
 from quant_core.export.files import write_atomically
 from quant_core.export.program import Program
 from quant_core.export.signature import CallSignature
@@ -19,9 +20,11 @@ class Artifact(ABC):
         target: the target that it was lowered to.
         signature: how the program that it was lowered from is called.
         program: that program, so that a trace can show both side by side; :func:`~quant_core.export.lower` notes it.
+        notes: what users of the file should know, as the target's check said; :func:`~quant_core.export.lower` notes it too.
     """
 
     program: Program | None = None
+    notes: tuple[Note, ...] = ()
 
     def __init__(self, target: str, signature: CallSignature) -> None:
         self.target = target

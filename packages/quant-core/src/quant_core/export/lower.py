@@ -29,7 +29,8 @@ def lower(program: Program, target: str, *, plugins: Registry | None = None, **o
     known = plugins or registry()
     registered = known.target(target)
     exporter = check_options(registered.item, options)
-    check(program, target, plugins=known, options=options).raise_if_refused()
+    report = check(program, target, plugins=known, options=options)
+    report.raise_if_refused()
     try:
         artifact: Artifact = exporter(program, **options)
     except QuantError:
@@ -41,5 +42,5 @@ def lower(program: Program, target: str, *, plugins: Registry | None = None, **o
             why=f"{type(failure).__name__}: {failure}",
             fix="This is a defect of the target, which declares to take the model; report it with the cause of this error.",
         ) from failure
-    artifact.program = program
+    artifact.program, artifact.notes = program, report.notes
     return artifact

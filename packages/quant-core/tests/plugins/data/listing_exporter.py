@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from torch.utils import _pytree as pytree
 
-from quant_core.export import Artifact, Program, Trace
+from quant_core.export import Artifact, Note, Program, Trace
 
 
 class Listing(Artifact):
@@ -33,3 +34,8 @@ class Listing(Artifact):
 
 def lower(program: Program, error: float = 0.0, weights: bool = False) -> Listing:
     return Listing(program, error, weights)
+
+
+def rules(program: Program) -> Iterator[Note]:
+    count = sum(node.op == "call_function" for node in program.graph.nodes)
+    yield Note(where="the file", what=f"readers of lists count {count} operations")

@@ -9,7 +9,9 @@ from quant_core.plugins import Capabilities, Target, hookimpl
 QUANT_API_VERSION = 1
 
 
-def _target(name: str, *, runtime: str | None = "torch", aten: frozenset[str] | None = None) -> Target:
+def _target(
+    name: str, *, runtime: str | None = "torch", aten: frozenset[str] | None = None, rules: str | None = None
+) -> Target:
     return Target(
         name=name,
         summary=f"the operations of a program ({name})",
@@ -17,6 +19,7 @@ def _target(name: str, *, runtime: str | None = "torch", aten: frozenset[str] | 
         suffix=".json",
         capabilities=Capabilities(aten=aten),
         runtime=runtime,
+        rules=rules,
     )
 
 
@@ -26,3 +29,4 @@ def quant_targets() -> Iterable[Target]:
     yield _target("linear-only", aten=frozenset({"linear.default"}))
     yield _target("never-run", runtime=None)
     yield _target("cannot-run", runtime="no_such_runtime")
+    yield _target("noting", rules="listing_exporter:rules")
