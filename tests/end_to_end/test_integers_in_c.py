@@ -111,4 +111,5 @@ def test_a_program_in_c_gives_the_integers_of_the_model(tmp_path: Path) -> None:
     assert torch.equal(sums, network.integers(images)["fc_linear"])
     with torch.no_grad():
         scores = net.eval()(images)
-    torch.testing.assert_close(sums * network.plan.arrays["fc.accumulator_scale"], scores, rtol=1e-5, atol=1e-5)
+    step = network.plan.arrays["fc.accumulator_scale"]
+    torch.testing.assert_close(sums * step, scores.to(step.dtype), rtol=1e-5, atol=1e-5)
