@@ -237,7 +237,14 @@ def test_a_budget_that_cannot_be_reached() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "what"), [({"weight_bits": 0}, "target"), ({"bytes": 9, "strength": -1}, "weight of a loss")]
+    ("options", "what"),
+    [
+        ({"weight_bits": 0}, "target"),
+        ({"weight_bits": "4"}, "target"),
+        ({"weight_bits": True}, "target"),
+        ({"bytes": math.inf}, "target"),
+        ({"bytes": 9, "strength": -1}, "weight of a loss"),
+    ],
 )
 def test_numbers_are_above_zero(options: dict[str, Any], what: str) -> None:
     with pytest.raises(ConfigurationError, match=f"is no {what}"):

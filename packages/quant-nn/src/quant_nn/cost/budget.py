@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,7 +46,8 @@ class Budget:
         weight_bits: mean bits of the weights.
         activation_bits: mean bits of the activations.
         bytes: of the weights.
-        bit_operations: ``Σ products · bits · bits``, for one element of the batch.
+        bit_operations: ``Σ products · bits · bits``, for one element of the batch, of linear layers and convolutions; not of
+            recurrent layers.
         strength: how much it weighs against the loss of the task.
         exact: spend the targets, and no less.
 
@@ -92,9 +94,10 @@ class Budget:
                 why=f"it holds at least one of {', '.join(given)}",
                 fix="Write, for example, Budget(model, weight_bits=4).",
             )
-        self._spent = {name: _MEASURES[name](model, inputs) for name in self.targets}
         for name, target in self.targets.items():
             _positive(name, target)
+        self._spent = {name: _MEASURES[name](model, inputs) for name in self.targets}
+        for name, target in self.targets.items():
             self._check_reachable(model, name, target)
 
     def __call__(self) -> Tensor:
@@ -188,8 +191,8 @@ def _bits_at_their(model: nn.Module, end: Literal["smallest", "largest"]) -> Ite
             module.bit_width_offset.copy_(offset)
 
 
-def _positive(name: str, number: float) -> float:
-    if number > 0:
+def _positive(name: str, number: Any) -> float:
+    if isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < math.inf:
         return number
     raise ConfigurationError(
         f"{name}={number!r} is no {'weight of a loss' if name == 'strength' else 'target'}",
