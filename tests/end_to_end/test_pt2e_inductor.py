@@ -1,4 +1,4 @@
-"""Inductor on x86 computes programs of pairs with onednn's integer convolutions and linear layers, and to the bit."""
+"""Inductor on x86 computes programs of pairs with onednn's integer convolutions and linear layers, to the bit, in any batch."""
 
 from __future__ import annotations
 
@@ -58,14 +58,16 @@ def test_every_layer_is_one_of_integers() -> None:
     from torch._inductor.utils import run_and_get_code
 
     torch.manual_seed(0)
-    x = torch.round(torch.randn(2, 3, 10, 10) * 1024) / 1024
+    x, wide = (torch.round(torch.randn(batch, 3, 10, 10) * 1024) / 1024 for batch in (2, 5))
     net = Net().eval()
-    done = export(net, (x,), target="pt2e")
+    done = export(net, (x,), target="pt2e", dynamic_shapes="batch")
     artifact: Any = done.artifact
     with warnings.catch_warnings(), config.patch(freezing=True), torch.no_grad():
         warnings.simplefilter("ignore")  # of the compiler about itself
-        result, codes = run_and_get_code(torch.compile(artifact.exported.module()), x)
-        expected = net(x)
-    assert torch.equal(result, expected)
+        compiled = torch.compile(artifact.exported.module(), dynamic=True)
+        result, codes = run_and_get_code(compiled, x)
+        assert torch.equal(result, net(x))
+        with torch.compiler.set_stance("fail_on_recompile"):
+            assert torch.equal(compiled(wide), net(wide))
     found = Counter(re.findall(r"torch\.ops\.onednn\.(q\w+)|torch\.ops\.aten\.(convolution|addmm)", "\n".join(codes)))
     assert found == {("qconv_pointwise", ""): 2, ("qlinear_pointwise", ""): 1}

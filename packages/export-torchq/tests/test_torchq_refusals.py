@@ -15,7 +15,7 @@ from export_torchq.rules import DEPARTURE
 from quant_core.errors import ConfigurationError, QuantError, UnknownNameError, UnsupportedError
 from quant_core.export import capture, check, lower
 
-from .grids import ALONE, EXACT, Act, Called, Middle
+from .grids import ALONE, EXACT, Act, Called, Middle, lowered
 
 IMAGE = torch.zeros(2, 4, 8, 8)
 
@@ -172,4 +172,5 @@ def test_what_will_become_of_the_format_is_said_once() -> None:
     report = check(capture(layers.eval(), (IMAGE,)), "torchq", plugins=ALONE)
     assert [note.what for note in report.notes] == [DEPARTURE]
     assert "pt2e" in DEPARTURE
+    assert [note.what for note in lowered("torchq", layers, IMAGE).artifact.notes] == [DEPARTURE]
     assert not check(capture(layers.eval(), (IMAGE,)), "pt2e", plugins=ALONE).notes
