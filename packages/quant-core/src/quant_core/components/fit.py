@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from quant_core.errors import InputError
 from quant_core.ops.shapes import broadcasts_to
+from quant_core.tracing import is_composed
 
 
 def check_fits(x: Tensor, scale: Tensor) -> None:
@@ -37,7 +37,7 @@ def check_not_empty(x: Tensor) -> None:
     Raises:
         InputError: when there is none.
     """
-    if not torch.compiler.is_compiling() and x.numel() == 0:
+    if not is_composed() and x.numel() == 0:
         raise InputError(
             f"a tensor of shape {tuple(x.shape)} has no statistic",
             why="it holds no element, and the scale is computed from its values",

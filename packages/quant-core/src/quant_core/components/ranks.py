@@ -95,7 +95,7 @@ class _Joined(torch.autograd.Function):
         return torch.cat([part[:, :count] for part, count in zip(parts, counts, strict=True)], dim=1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         total = grads[0].contiguous().clone()
         dist.all_reduce(total)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import Tensor
 
@@ -11,16 +13,22 @@ from quant_core.native.library import Kernels
 _CHANNELS, _INNER = 3, 1237  # a last vector and a last block that are not full
 _GRAIN: Grain = (1, _CHANNELS, _INNER)
 _LOW, _HIGH = _BOUNDS = (-4.0, 3.0)
-_FOLLOWED = torch.tensor([0.65, 1.5])
 
 
 def is_acceptable(kernels: Kernels) -> bool:
-    """Compare every kernel with torch operations on one tensor, which takes a few milliseconds."""
-    count = _CHANNELS * _INNER
-    x = (torch.arange(count, dtype=torch.float32) * 0.731).sin().mul(5).reshape(_CHANNELS, _INNER)
-    g = (torch.arange(count, dtype=torch.float32) * 0.317).cos().add(1.5).reshape(_CHANNELS, _INNER)
-    scale = torch.tensor([[0.5], [0.7], [1.1]])
-    zero_point = torch.tensor([[0.0], [1.0], [-2.0]])
+    """Compare every kernel with torch operations on one tensor, which takes a few milliseconds.
+
+    It does so in a thread of its own: the first quantizer may run where operations are recorded, transformed, or sent to
+    another device, and a new thread knows nothing of that.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_computes_as_torch, kernels).result()
+
+
+def _computes_as_torch(kernels: Kernels) -> bool:
+    count = torch.arange(_CHANNELS * _INNER, dtype=torch.float32, device="cpu").reshape(_CHANNELS, _INNER)
+    x, g = (count * 0.731).sin() * 5, (count * 0.317).cos() + 1.5
+    scale, zero_point = x.new_tensor([[0.5], [0.7], [1.1]]), x.new_tensor([[0.0], [1.0], [-2.0]])
     quantizes = _quantizes(kernels, x, g, scale, zero_point) and _quantizes_by_largest(kernels, x, g)
     return (
         quantizes
@@ -60,7 +68,7 @@ def _finds_largest(kernels: Kernels, x: Tensor, g: Tensor) -> bool:
 def _quantizes_by_largest(kernels: Kernels, x: Tensor, g: Tensor) -> bool:
     largest = x.abs().amax(dim=1)
     ties = x.abs() == largest[:, None]
-    scale = torch.empty(_CHANNELS, 1)
+    scale = x.new_empty(_CHANNELS, 1)
     y, most = kernels.by_largest(x, scale, 0.0, _HIGH, _BOUNDS, "ROUND")
     if not torch.equal(most, largest[:, None]) or not torch.equal(scale, most / _HIGH):
         return False
@@ -87,17 +95,17 @@ def _quantizes_by_threshold(kernels: Kernels, x: Tensor, g: Tensor, parameter: T
 
 
 def _collects(kernels: Kernels, x: Tensor) -> bool:
-    threshold, scale, average = torch.empty(()), torch.empty(()), torch.tensor([0.3, 2.0])
+    threshold, scale, average, grad = x.new_empty(()), x.new_empty(()), x.new_tensor([0.3, 2.0]), x.new_zeros(3)
     for rectify, ranked in ((False, x.abs()), (True, x.clamp(min=0))):
         index, element = kernels.nth_largest(x, 7, threshold, scale, 0.0, _HIGH, rectify=rectify)
         wanted = ranked.flatten().sort(descending=True).values[6]
         found = x.flatten()[index]
         if not (torch.equal(threshold, wanted) and found.item() == element and torch.equal(found.abs(), wanted)):
             return False
-    grad = torch.zeros(3)
-    kernels.add_at_element(grad, 1, -1.0, torch.tensor([4.0]), torch.tensor(2.0), 3.0)
-    kernels.follow(average, torch.tensor([1.0, 1.0]), 1, 0.5)
-    return torch.equal(scale, threshold / _HIGH) and grad.tolist() == [0, -2, 0] and torch.allclose(average, _FOLLOWED)
+    kernels.add_at_element(grad, 1, -1.0, x.new_tensor([4.0]), x.new_tensor(2.0), 3.0)
+    kernels.follow(average, torch.ones_like(average), 1, 0.5)
+    followed = torch.allclose(average, x.new_tensor([0.65, 1.5]))
+    return followed and torch.equal(scale, threshold / _HIGH) and grad.tolist() == [0, -2, 0]
 
 
 def _close(found: Tensor, terms: Tensor, g: Tensor) -> bool:

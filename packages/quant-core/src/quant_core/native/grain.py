@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from quant_core.tracing import is_traced
+
 
 def grain_of(x: Tensor, scale: Tensor) -> tuple[int, int, int] | None:
     """``(outer, channels, inner)``, or ``None`` where the kernels do not take the two tensors.
@@ -32,12 +34,12 @@ def grain_of(x: Tensor, scale: Tensor) -> tuple[int, int, int] | None:
 
 
 def has_values(x: Tensor) -> bool:
-    """Whether a tensor is one with memory of its own: not a subclass, not one that a transformation of torch.func wraps.
+    """Whether a tensor is one with memory of its own, not a subclass, and nobody looks on who would miss what a kernel does.
 
     >>> has_values(torch.ones(1))
     True
     """
-    return type(x) in (Tensor, nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return type(x) in (Tensor, nn.Parameter) and not is_traced()
 
 
 def is_plain(x: Tensor) -> bool:

@@ -56,7 +56,7 @@ class QuantizingKernels(Binding):
         """The gradient of ``x``; and ``(3, channels)``: that of the scale, the sums of ``g`` above and below the range."""
         grad_x = torch.empty_like(g)
         sums = g.new_empty(3, grain[1])
-        partials = torch.empty(3 * blocks_of(grain), dtype=torch.float64)
+        partials = g.new_empty(3 * blocks_of(grain), dtype=torch.float64)
         start, row = sums.data_ptr(), 4 * grain[1]
         self._gradient(
             g.data_ptr(),
@@ -85,7 +85,7 @@ class QuantizingKernels(Binding):
     ) -> Tensor:
         """``Σ g·(c − v)`` for each channel, where the gradient of ``x`` passes the clamp."""
         out = g.new_empty(grain[1])
-        partials = torch.empty(blocks_of(grain), dtype=torch.float64)
+        partials = g.new_empty(blocks_of(grain), dtype=torch.float64)
         self._gradient_of_scale(
             g.data_ptr(),
             x.data_ptr(),
@@ -143,7 +143,7 @@ class QuantizingKernels(Binding):
         """The gradients of :meth:`by_threshold`, for those of the value and of the scale, of which one may be missing."""
         grad_x = None if g is None else torch.empty_like(g)
         for_parameter, sums = torch.empty_like(parameter), parameter.new_empty(3 * grain[1])
-        partials = torch.empty(3 * blocks_of(grain), dtype=torch.float64)
+        partials = parameter.new_empty(3 * blocks_of(grain), dtype=torch.float64)
         self._gradient_by_threshold(
             None if g is None else g.data_ptr(),
             None if of_scale is None else of_scale.data_ptr(),

@@ -80,7 +80,7 @@ class SearchingKernels(Binding):
         """The gradient of :meth:`by_largest`, for that of the value and that of the scale, of which one may be missing."""
         out, for_scale = torch.empty_like(x), torch.empty_like(scale)
         rows, inner = _rows(x, scale)
-        partials = torch.empty(blocks_of((1, rows, inner)), dtype=torch.float64)
+        partials = x.new_empty(blocks_of((1, rows, inner)), dtype=torch.float64)
         self._gradient_by_largest(
             None if g is None else g.data_ptr(),
             None if of_scale is None else of_scale.data_ptr(),

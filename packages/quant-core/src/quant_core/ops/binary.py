@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from quant_core.ops.straight_through import binary_sign, binary_sign_ste, tensor_clamp, ternary_sign_ste
+from quant_core.tracing import is_composed
 
 
 def quantize_binary(x: Tensor, scale: Tensor, *, clamped: bool = False) -> Tensor:
@@ -27,7 +28,7 @@ def quantize_binary(x: Tensor, scale: Tensor, *, clamped: bool = False) -> Tenso
     if torch.compiler.is_exporting():
         captured: Tensor = torch.ops.quant.binary(x, scale)
         return captured
-    if torch.compiler.is_compiling():
+    if is_composed():
         return binary_sign_ste(tensor_clamp(x, -scale, scale) if clamped else x) * scale
     out: Tensor = _Binary.apply(x, scale, clamped)  # type: ignore[no-untyped-call]
     return out

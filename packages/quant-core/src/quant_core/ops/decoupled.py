@@ -16,6 +16,7 @@ from quant_core.ops.integer import ClampGradient, integer_range
 from quant_core.ops.integer_levels import compute_dtype
 from quant_core.ops.rounding import round_to_integer
 from quant_core.ops.straight_through import rounding_ste
+from quant_core.tracing import is_composed
 
 
 def quantize_decoupled(
@@ -49,7 +50,7 @@ def quantize_decoupled(
     tensor([2., 6.])
     """
     half = compute_dtype(x) != x.dtype
-    if half or isinstance(bit_width, Tensor) or torch.compiler.is_compiling():  # the last is true for exports as well
+    if half or isinstance(bit_width, Tensor) or is_composed():  # the last is true for exports as well
         return quantize_composed(
             x,
             scale,

@@ -21,6 +21,7 @@ from quant_core.ops.integer_gradients import quantize_with_gradient
 from quant_core.ops.integer_levels import compute_dtype, dequantize, exact_and_rounded, is_zero
 from quant_core.ops.native_gradients import quantize_natively
 from quant_core.ops.straight_through import clamp, clamp_ste, rounding_ste, tensor_clamp
+from quant_core.tracing import is_traced
 
 ClampGradient = Literal["masked", "pass"]
 
@@ -95,10 +96,12 @@ def quantize_int(
         )
         return captured
     low, high = integer_range(bit_width, signed=signed, narrow_range=narrow_range)
-    needs_gradient = torch.is_grad_enabled() and any(
-        isinstance(t, Tensor) and t.requires_grad for t in (x, scale, zero_point, low, high)
+    traced = is_traced()  # then nothing here tells what requires a gradient
+    needs_gradient = traced or (
+        torch.is_grad_enabled()
+        and any(isinstance(t, Tensor) and t.requires_grad for t in (x, scale, zero_point, low, high))
     )
-    if torch.compiler.is_compiling():
+    if traced or torch.compiler.is_compiling():
         if needs_gradient:
             return _composed(x, scale, zero_point, low, high, rounding_mode, clamp_gradient, rectify)
         return fake_quantize(x, scale, zero_point, low, high, rounding_mode, rectify=rectify)

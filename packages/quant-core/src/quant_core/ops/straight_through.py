@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from quant_core.ops.rounding import round_to_integer
+from quant_core.tracing import is_traced
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -64,6 +65,8 @@ def straight_through(x: Tensor, y: Tensor) -> Tensor:
     >>> x.grad
     tensor([1.])
     """
+    if is_traced():
+        return (x - x.detach()) + y.detach()  # the difference is 0, and adds nothing to y
     out: Tensor = _StraightThrough.apply(x, y.detach())  # type: ignore[no-untyped-call]
     return out
 
@@ -137,6 +140,8 @@ def clamp_min_ste(x: Tensor, low: float) -> Tensor:
     >>> clamp_min_ste(torch.tensor([-3.0, 0.5]), 0.1)
     tensor([0.1000, 0.5000])
     """
+    if is_traced():
+        return straight_through(x, x.clamp(min=low))
     out: Tensor = _ClampMin.apply(x, low)  # type: ignore[no-untyped-call]
     return out
 
@@ -190,6 +195,8 @@ def abs_binary_sign_grad(x: Tensor) -> Tensor:
     >>> x.grad
     tensor([-1.,  1.])
     """
+    if is_traced():
+        return x * binary_sign(x.detach())
     out: Tensor = _AbsBinarySign.apply(x, None)  # type: ignore[no-untyped-call]
     return out
 
@@ -203,6 +210,8 @@ def magnitude_at_least(x: Tensor, low: float) -> Tensor:
     >>> y.tolist() == [2.0, torch.tensor(0.1).item()], x.grad
     (True, tensor([-1.,  1.]))
     """
+    if is_traced():
+        return clamp_min_ste(abs_binary_sign_grad(x), low)
     out: Tensor = _AbsBinarySign.apply(x, low)  # type: ignore[no-untyped-call]
     return out
 
