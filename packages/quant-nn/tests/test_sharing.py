@@ -102,7 +102,10 @@ def test_branches_that_share_a_quantizer_train_compile_copy_and_are_captured(nam
     net, x = trained(name), image(9)
     torch._dynamo.reset()
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
-    assert torch.allclose(compiled(x), net(x), atol=1e-5)
+    with torch.set_grad_enabled(
+        name == "residual"
+    ):  # to trace a backward pass takes as long again, and one of them tells
+        assert torch.allclose(compiled(x), net(x), atol=1e-5)
     twin = copy.deepcopy(net)
     assert torch.equal(twin(x), net(x))
     other = NETWORKS[name][0]()

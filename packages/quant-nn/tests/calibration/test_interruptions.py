@@ -59,14 +59,13 @@ def interrupted(model: nn.Sequential, error: BaseException, batch: int = 3) -> n
     return model
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
 @pytest.mark.parametrize(("method", "options"), EVERY)
-def test_a_batch_that_is_interrupted_counts_once(method: str, options: dict[str, Any], error: BaseException) -> None:
-    whole, stopped = net(**options), interrupted(net(**options), error)
+def test_a_batch_that_is_interrupted_counts_once(method: str, options: dict[str, Any]) -> None:
+    whole, stopped = net(**options), interrupted(net(**options), KeyboardInterrupt())
     expected = qnn.calibrate(whole, batches(), method)
     calibration = Calibration(stopped, method)
     before = state(stopped)
-    with pytest.raises(type(error)):
+    with pytest.raises(KeyboardInterrupt):
         calibration.collect(batches())
     assert calibration.batches == 2
     assert same(state(stopped), before)
@@ -76,14 +75,11 @@ def test_a_batch_that_is_interrupted_counts_once(method: str, options: dict[str,
     assert str(report) == str(expected)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError()])
 @pytest.mark.parametrize(("method", "options"), EVERY)
-def test_one_call_changes_nothing_when_it_is_interrupted(
-    method: str, options: dict[str, Any], error: BaseException
-) -> None:
-    model = interrupted(net(**options), error)
+def test_one_call_changes_nothing_when_it_is_interrupted(method: str, options: dict[str, Any]) -> None:
+    model = interrupted(net(**options), ValueError("bad data"))
     before = state(model)
-    with pytest.raises(type(error)):
+    with pytest.raises(ValueError, match="bad data"):
         qnn.calibrate(model, batches(), method)
     assert same(state(model), before)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
