@@ -77,11 +77,16 @@ class File:
 
 
 def write_file(
-    target: str, model: nn.Module, *args: Any, kwargs: Mapping[str, Any] | None = None, **options: Any
+    target: str,
+    model: nn.Module,
+    *args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    program: Program | None = None,
+    **options: Any,
 ) -> File:
-    """Capture a model in eval mode, and lower it."""
-    program = capture(model.eval(), args, kwargs)
-    return File(model, program, lower(program, target, **options))
+    """Capture a model in eval mode, unless it is captured already, and lower it."""
+    captured = program or capture(model.eval(), args, kwargs)
+    return File(model, captured, lower(captured, target, **options))
 
 
 @pytest.fixture(scope="session")

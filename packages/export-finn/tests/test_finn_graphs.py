@@ -139,7 +139,8 @@ def files(request: Any, write: Callable[..., Any]) -> Any:
     for _ in range(TRAINED_STEPS):
         net(torch.randn(4, 2, 6, 6))
     x = torch.randn(1, 2, 6, 6)
-    return {target: write(target, net, x) for target in ("qonnx", "finn")} | {"x": x}
+    finn = write("finn", net, x)
+    return {"qonnx": write("qonnx", net, program=finn.program), "finn": finn, "x": x}
 
 
 def test_both_targets_give_what_the_model_gives(files: Any) -> None:
@@ -201,19 +202,28 @@ def test_annotations_hold_for_every_value_that_is_computed(files: Any) -> None:
         assert values.max() <= kind.max(), name
 
 
-def test_values_on_one_grid_are_added_and_joined_as_integers(write: Callable[..., Any]) -> None:
-    torch.manual_seed(0)
-    x = torch.randn(2, 2, 6, 6)
-    for kind, operation in ((Residual, "Add"), (Joined, "Concat")):
-        net = kind()
-        net(x)
-        file = write("finn", net, x)
-        inferred = file.inferred()
+WHOLE: dict[type[nn.Module], list[str]] = {
+    Residual: ["Add"],
+    Joined: ["Concat"],
+    Sized: ["Resize", "Pad", "MaxPool", "ConvTranspose"],
+    Normalized: ["Conv"],
+    PerChannelActivations: ["Conv"],
+    Averaged: ["QuantAvgPool2d", "Flatten"],
+}
+"""Operations of each network that one node at least computes with integers throughout."""
+
+
+def test_what_keeps_values_on_a_grid_is_done_with_integers(files: Any) -> None:
+    file = files["finn"]
+    inferred, given = file.inferred(), {"", *file.initializers}
+    for operation in WHOLE[type(file.model)]:
         types = [
-            {inferred.get_tensor_datatype(name).name for name in (*node.input, *node.output)}
+            {inferred.get_tensor_datatype(name).name for name in (*node.input, *node.output) if name not in given}
             for node in file.nodes(operation)
         ]
-        assert any("FLOAT32" not in each for each in types)
+        assert any("FLOAT32" not in each for each in types), operation
+    assert "AveragePool" not in file.kinds
+    assert len(file.nodes("QuantAvgPool2d")) == len(files["qonnx"].nodes("Trunc"))
 
 
 class Attended(nn.Module):
@@ -294,17 +304,6 @@ def test_averages_over_whole_images_are_pools(write: Callable[..., Any], target:
         assert file.kinds[-len(wanted) :] == wanted
         assert verify(file.program, file.artifact, (x,)).equal
         np.testing.assert_allclose(file.outputs(x, model=file.clean())[0], file.outputs(x)[0], rtol=1e-6)
-
-
-def test_a_truncated_average_of_the_layers_is_one_operation(write: Callable[..., Any]) -> None:
-    torch.manual_seed(0)
-    net, x = Averaged(), torch.randn(2, 2, 6, 6)
-    net(x)
-    file = write("finn", net, x)
-    assert len(file.nodes("QuantAvgPool2d")) == 1
-    assert "AveragePool" not in file.kinds
-    qonnx = write("qonnx", net, x)
-    assert len(qonnx.nodes("Trunc")) == 1
 
 
 class Looked(nn.Module):

@@ -170,18 +170,34 @@ class Trunc(nn.Module):
         return quantize_trunc(self.entry(x), *grid, signed=self.signed, rounding_mode=self.mode)
 
 
-@pytest.mark.parametrize(("signed", "mode"), [(True, "FLOOR"), (False, "FLOOR"), (True, "ROUND"), (True, "CEIL")])
-@pytest.mark.parametrize("bits", [2, 5, 8])
-def test_dropped_bits_are_a_trunc_node_of_the_second_version(
-    write: Callable[..., Any], signed: bool, mode: str, bits: int
-) -> None:
+class Truncs(nn.Module):
+    """One input with bits dropped in every way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kinds = [(True, "FLOOR"), (False, "FLOOR"), (True, "ROUND"), (True, "CEIL")]
+        self.each = nn.ModuleList(Trunc(*kind, bits) for kind, bits in itertools.product(kinds, (2, 5, 8)))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [trunc(x) for trunc in self.each]
+
+
+def test_dropped_bits_are_a_trunc_node_of_the_second_version(write: Callable[..., Any]) -> None:
     x = torch.linspace(-1.4, 1.4, 64).reshape(1, 64)
-    file = write("qonnx", Trunc(signed, mode, bits), x)
-    (node,) = file.nodes("Trunc")
+    file = write("qonnx", Truncs(), x)
     assert ("qonnx.custom_op.general", 2) in [(entry.domain, entry.version) for entry in file.onnx.opset_import]
     names = ("", "input_scale", "zero_point", "input_bit_width", "scale", "bit_width")
-    operands = dict(zip(names, node.input, strict=True))
-    assert file.initializers[operands["input_bit_width"]] == 8
-    assert file.initializers[operands["bit_width"]] == bits
-    np.testing.assert_array_equal(file.outputs(x)[0], file.model(x).detach().numpy())
-    np.testing.assert_array_equal(file.outputs(x, model=file.clean())[0], file.model(x).detach().numpy())
+    clean = file.outputs(x, model=file.clean())
+    nodes = {node.output[0]: node for node in file.nodes("Trunc")}
+    results = [value.name for value in file.onnx.graph.output]
+    assert len(nodes) == len(results)
+    for result, trunc, theirs, cleaned in zip(results, file.model.each, file.outputs(x), clean, strict=True):
+        node = nodes[result]
+        operands = dict(zip(names, node.input, strict=True))
+        assert file.initializers[operands["input_bit_width"]] == 8
+        assert file.initializers[operands["bit_width"]] == float(trunc.bits)
+        attributes = file.attributes(node)
+        assert (attributes["signed"], attributes["rounding_mode"].decode()) == (trunc.signed, trunc.mode)
+        expected = trunc(x).detach().numpy()
+        np.testing.assert_array_equal(theirs, expected)
+        np.testing.assert_array_equal(cleaned, expected)
