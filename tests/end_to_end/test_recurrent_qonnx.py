@@ -11,6 +11,7 @@ import pytest
 import torch
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.core.onnx_exec import execute_onnx
+from qonnx.transformation.infer_datatypes import InferDataTypes
 from qonnx.util.cleanup import cleanup_model
 from torch import Tensor, nn
 
@@ -63,6 +64,20 @@ def test_everything_quantized_is_unrolled_and_equal(name: str) -> None:
     )
     for one, other in zip(before, after, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_plain_layer_is_products_of_integers_for_finn_and_sigmoids_are_refused() -> None:
+    layer, x = trained(QuantRNN, {"weight_bit_width": 4}), torch.randn(3, 2, 6)
+    program = capture(layer, (x,))
+    artifact = lower(program, "finn")
+    assert verify(program, artifact, (x,)).equal
+    model = ModelWrapper(onnx.load_from_string(artifact.content())).transform(InferDataTypes())
+    products = model.get_nodes_by_op_type("MatMul")
+    types = [[model.get_tensor_datatype(name).name for name in (*node.input, *node.output)] for node in products]
+    assert types == [["INT8", "INT4", "INT32"]] * 3  # of all inputs, and of the state in front of the last two steps
+    for kind in (QuantGRU, QuantLSTM):
+        report = check(capture(trained(kind, {}), (x[:1],)), "finn")
+        assert {refusal.actual for refusal in report.refusals} == {"unsigned integers without a ReLU before them"}
 
 
 def test_a_weight_is_stored_once_however_many_steps_there_are() -> None:
