@@ -80,6 +80,30 @@ def test_an_operand_that_comes_from_no_layer_leaves_the_join_as_it_is() -> None:
     assert model.conv.output_quant is not model.cat.input_quant
 
 
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda y: y[:, :1],
+        lambda y: y.chunk(2, 1)[0],
+        lambda y: torch.split(y, 1, dim=1)[1],
+        lambda y: y.transpose(2, 3).unsqueeze(1).squeeze(1),
+        lambda y: torch.relu(y).permute(0, 1, 3, 2),
+    ],
+)
+def test_what_moves_values_stands_between(move: Any) -> None:
+    class Moved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(1, 2, 1), nn.Conv2d(1, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([move(self.one(x)), self.two(x)], 1)
+
+    model: Any = quantize(Moved(), RULES, graph=True, inputs=(X,)).model
+    assert model.one.output_quant is model.two.output_quant
+    assert model.cat.input_quant is None
+
+
 def test_sharing_needs_a_graph() -> None:
     with pytest.raises(ConfigurationError) as caught:
         quantize(nn.Sequential(qnn.Cat()), RULES[1])

@@ -7,6 +7,7 @@ operand in common have one quantizer altogether.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Iterator
 from typing import Any, Final
 
@@ -20,7 +21,9 @@ _KEEPING_LAYERS: Final = (nn.ReLU, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.
 _KEEPING_FUNCTIONS: Final = frozenset(
     {
         *(torch.relu, F.relu, torch.flatten, torch.reshape, F.max_pool1d, F.max_pool2d, F.max_pool3d, F.dropout),
-        *("relu", "flatten", "reshape", "view", "permute", "contiguous"),
+        *(torch.permute, torch.transpose, torch.squeeze, torch.unsqueeze, torch.chunk, torch.split, operator.getitem),
+        *("relu", "flatten", "reshape", "view", "contiguous"),
+        *("permute", "transpose", "squeeze", "unsqueeze", "chunk", "split"),
     }
 )
 
