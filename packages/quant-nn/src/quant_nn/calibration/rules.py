@@ -44,7 +44,7 @@ def percentile(histogram: Histogram, levels: Levels | None, percentile: float = 
 def mse(histogram: Histogram, levels: Levels | None) -> Tensor:
     """Of the upper edges of all bins, the threshold with the smallest mean of ``(x − Q(x))²``; of equal ones the smallest.
 
-    Each element is taken as the middle of its bin.
+    Each element is taken as the middle of its bin, and as positive: a histogram of magnitudes knows no signs.
 
     Args:
         histogram: of magnitudes.
@@ -55,8 +55,8 @@ def mse(histogram: Histogram, levels: Levels | None) -> Tensor:
     (tensor([2.]), tensor([3.5000]))
     """
     assert levels is not None
-    counts = histogram.counts.to(torch.float64)
-    bins = counts.shape[1]
+    bins = int(histogram.used.max())
+    counts = histogram.counts[:, :bins].to(torch.float64)
     places = torch.arange(bins, dtype=torch.float64, device=counts.device)
     errors = counts.new_empty(len(counts), bins)
     for cuts in (places + 1).split(_CUTS):
