@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,29 +15,13 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-import quant_nn as qnn
 from quant_core.errors import ArtifactError
 from quant_core.export import capture, lower, verify
 from quant_core.export.onnx import external_data
-from quant_core.quant import Int8Bias
 
 
 def test_the_checker_of_onnx_finds_nothing(lenet: Any) -> None:
     onnx.checker.check_model(lenet.onnx, full_check=True)
-
-
-@pytest.mark.parametrize("opset", [18, 19, 20, 21])
-def test_each_opset_is_written_as_asked_and_read_by_every_runtime(write: Callable[..., Any], opset: int) -> None:
-    net = nn.Sequential(
-        qnn.QuantIdentity(bit_width=4, return_quant_tensor=True), qnn.QuantConv2d(2, 3, 3, bias_quant=Int8Bias)
-    )
-    x = torch.randn(1, 2, 5, 5)
-    net(x)
-    file = write(net, x, opset_version=opset)
-    assert [(entry.domain, entry.version) for entry in file.onnx.opset_import] == [("", opset)]
-    assert file.onnx.ir_version <= 10
-    onnx.checker.check_model(file.onnx, full_check=True)
-    torch.testing.assert_close(torch.from_numpy(file.outputs(x)[0]), net(x), rtol=1e-5, atol=1e-5)
 
 
 def test_nothing_tells_of_the_tools_that_wrote_it(lenet: Any) -> None:
@@ -102,11 +85,18 @@ def test_the_file_is_a_quarter_of_the_float_one(lenet: Any, images: Tensor) -> N
     assert lenet.artifact.size < 0.3 * weights.getbuffer().nbytes
 
 
+@pytest.fixture(scope="module")
+def in_two_files(lenet: Any) -> Any:
+    """The same network written as if a file had no more room."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(external_data, "LARGEST", 10_000)
+        return lower(lenet.program, "qcdq")
+
+
 def test_a_model_that_does_not_fit_into_one_file_has_a_second_one(
-    lenet: Any, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lenet: Any, in_two_files: Any, images: Tensor, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(external_data, "LARGEST", 10_000)
-    artifact = lower(lenet.program, "qcdq")
+    artifact = in_two_files
     assert verify(lenet.program, artifact, (images,), reference=lenet.model(images)).equal
     path = artifact.save(tmp_path / "net.onnx")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["net.onnx", "net.onnx.data"]
@@ -120,13 +110,9 @@ def test_a_model_that_does_not_fit_into_one_file_has_a_second_one(
     assert again.shape == (len(images), 10)
 
 
-def test_neither_file_is_written_where_one_cannot_be(
-    lenet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(external_data, "LARGEST", 10_000)
-    artifact = lower(lenet.program, "qcdq")
+def test_neither_file_is_written_where_one_cannot_be(in_two_files: Any, tmp_path: Path) -> None:
     (tmp_path / "net.onnx").mkdir()
     with pytest.raises(ArtifactError) as caught:
-        artifact.save(tmp_path / "net.onnx")
+        in_two_files.save(tmp_path / "net.onnx")
     assert str(caught.value).splitlines()[2] == "  it is a directory"
     assert [file.name for file in tmp_path.iterdir()] == ["net.onnx"]

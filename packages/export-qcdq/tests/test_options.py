@@ -19,7 +19,7 @@ from quant_core.errors import ConfigurationError, QuantError, UnsupportedError
 from quant_core.export import capture, check, lower, verify
 from quant_core.quant import Int8Bias, SignedBinaryWeightPerTensorConst, SignedTernaryActPerTensorConst
 
-IR_VERSIONS = {13: 7, 15: 8, 19: 9, 21: 10, 23: 11, 24: 12, 25: 13}
+IR_VERSIONS = {13: 7, 15: 8, 18: 8, 19: 9, 20: 9, 21: 10, 23: 11, 24: 12, 25: 13}
 
 
 def message(kind: type[QuantError], call: Callable[[], object]) -> str:
@@ -95,38 +95,63 @@ def test_wide_integers_need_a_version_that_has_them() -> None:
     assert {one.name: one.i for one in blocked.attribute if one.name in ("axis", "block_size")} == {"block_size": 2}
 
 
-@pytest.mark.parametrize(
-    ("signed", "bits", "narrow"), [(True, 9, False), (False, 12, True), (True, 16, False), (False, 16, True)]
-)
-def test_activations_of_up_to_16_bits(signed: bool, bits: int, narrow: bool) -> None:
-    net, x = trained(qnn.QuantIdentity(bit_width=bits, signed=signed, narrow_range=narrow), shape=(3, 50))
+class SideBySide(nn.Module):
+    """Layers that all read the same input."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(layer(x) for layer in self.layers)
+
+
+def test_activations_of_up_to_16_bits() -> None:
+    kinds = [(True, 9, False), (False, 12, True), (True, 16, False), (False, 16, True)]
+    layers = [qnn.QuantIdentity(bit_width=bits, signed=signed, narrow_range=narrow) for signed, bits, narrow in kinds]
+    net, x = trained(SideBySide(*layers), shape=(3, 50))
     model = assert_equal(net, 3 * x, opset_version=21)
-    kinds = {tensor.data_type for tensor in model.graph.initializer}
-    assert (TensorProto.INT16 if signed else TensorProto.UINT16) in kinds
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    found = [types[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert found == [TensorProto.INT16 if signed else TensorProto.UINT16 for signed, _, _ in kinds]
 
 
 @pytest.mark.parametrize(
-    ("bits", "signed", "opset", "kind", "groups"),
+    ("opset", "cases"),
     [
-        (2, True, 21, TensorProto.INT4, {}),
-        (2, True, 25, TensorProto.INT2, {"weight_group_size": 2}),
-        (2, False, 25, TensorProto.UINT2, {"weight_scaling_per_output_channel": True}),
-        (3, False, 25, TensorProto.UINT4, {}),
-        (4, True, 21, TensorProto.INT4, {"weight_group_size": 2}),
-        (5, True, 21, TensorProto.INT8, {"weight_scaling_per_output_channel": True}),
+        (
+            21,
+            [
+                (2, True, TensorProto.INT4, {}),
+                (4, True, TensorProto.INT4, {"weight_group_size": 2}),
+                (5, True, TensorProto.INT8, {"weight_scaling_per_output_channel": True}),
+            ],
+        ),
+        (
+            25,
+            [
+                (2, True, TensorProto.INT2, {"weight_group_size": 2}),
+                (2, False, TensorProto.UINT2, {"weight_scaling_per_output_channel": True}),
+                (3, False, TensorProto.UINT4, {}),
+            ],
+        ),
     ],
 )
 def test_packed_weights_are_of_the_smallest_type(
-    bits: int, signed: bool, opset: int, kind: int, groups: dict[str, Any]
+    opset: int, cases: list[tuple[int, bool, int, dict[str, Any]]]
 ) -> None:
-    layer = qnn.QuantLinear(4, 3, weight_bit_width=bits, weight_signed=signed, weight_narrow_range=False, **groups)
-    net, x = trained(layer, shape=(2, 4))
+    layers = [
+        qnn.QuantLinear(4, 3, weight_bit_width=bits, weight_signed=signed, weight_narrow_range=False, **groups)
+        for bits, signed, _, groups in cases
+    ]
+    net, x = trained(SideBySide(*layers), shape=(2, 4))
     model = assert_equal(net, x, opset_version=opset, packed=True)
-    (weight,) = [tensor for tensor in model.graph.initializer if tensor.name == "0.weight"]
-    assert weight.data_type == kind
-    np.testing.assert_array_equal(
-        onnx.numpy_helper.to_array(weight).astype(np.int64), layer.quant_weight().int().numpy()
-    )
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for index, (layer, (_, _, kind, _)) in enumerate(zip(layers, cases, strict=True)):
+        weight = weights[f"0.layers.{index}.weight"]
+        assert weight.data_type == kind
+        stored = onnx.numpy_helper.to_array(weight).astype(np.int64)
+        np.testing.assert_array_equal(stored, layer.quant_weight().int().numpy())
 
 
 @pytest.mark.parametrize("target", ["qcdq", "qop"])
@@ -141,13 +166,15 @@ def test_binary_and_ternary_levels(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["qcdq", "qop"])
-@pytest.mark.parametrize("mode", ["ROUND", "FLOOR", "CEIL", "TO_ZERO", "HALF_UP", "DPU"])
-def test_each_rounding_mode_is_exact_also_on_the_border(target: str, mode: str) -> None:
+def test_each_rounding_mode_is_exact_also_on_the_border(target: str) -> None:
+    modes = ("ROUND", "FLOOR", "CEIL", "TO_ZERO", "HALF_UP", "DPU")
     grid = {"scaling_impl": ConstScaling, "scaling_init": 32.0, "bit_width": 7, "narrow_range": False}
-    net = qnn.QuantIdentity(rounding_mode=mode, **grid).eval()
-    x = torch.arange(-80, 80, dtype=torch.float32) / 4  # the scale is a power of two: halves are exact
-    program = capture(net, (x,))
-    assert torch.equal(lower(program, target).run(x), net(x))
+    net = SideBySide(*(qnn.QuantIdentity(rounding_mode=mode, **grid) for mode in modes)).eval()
+    x = torch.arange(-160, 160, dtype=torch.float32) / 8  # quarters of steps; the scale is a power of two: they are exact
+    results, wanted = lower(capture(net, (x,)), target).run(x), net(x)
+    assert len({tuple(one.tolist()) for one in wanted}) == len(modes)
+    for mode, ours, theirs in zip(modes, wanted, results, strict=True):
+        assert torch.equal(theirs, ours), mode
 
 
 def test_ties_of_shifted_levels_are_noted_or_exact() -> None:

@@ -117,18 +117,28 @@ CONVOLUTIONS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "sizes", "options", "shape"), CONVOLUTIONS.values(), ids=CONVOLUTIONS.keys())
-def test_convolutions_compute_what_the_model_computes(
-    write: Callable[..., Any], kind: type[qnn.QuantConv], sizes: Any, options: dict[str, Any], shape: tuple[int, ...]
-) -> None:
+class Convolutions(nn.Module):
+    """Each of them on an input of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleDict()
+        for name, (kind, sizes, options, _) in CONVOLUTIONS.items():
+            bias = {} if options.get("bias") is False else {"bias_quant": Int8Bias}
+            self.convs[name] = kind(*sizes, input_quant=Int8ActPerTensorFloat, **bias, **options)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(conv(x) for conv, x in zip(self.convs.values(), inputs, strict=True))
+
+
+def test_convolutions_compute_what_the_model_computes(write: Callable[..., Any]) -> None:
     torch.manual_seed(3)
-    bias = {} if options.get("bias") is False else {"bias_quant": Int8Bias}
-    layer = kind(*sizes, input_quant=Int8ActPerTensorFloat, **bias, **options)
-    x = torch.randn(shape)
-    layer(x)
-    file = write(layer, x)
-    np.testing.assert_array_equal(file.initializers["weight"], layer.quant_weight().int().numpy())
-    torch.testing.assert_close(torch.from_numpy(file.outputs(x)[0]), layer(x), rtol=1e-5, atol=1e-5)
+    net, inputs = Convolutions(), tuple(torch.randn(shape) for *_, shape in CONVOLUTIONS.values())
+    net(*inputs)
+    file = write(net, *inputs)
+    for (name, conv), ours, theirs in zip(net.convs.items(), net(*inputs), file.outputs(*inputs), strict=True):
+        np.testing.assert_array_equal(file.initializers[f"convs.{name}.weight"], conv.quant_weight().int().numpy())
+        torch.testing.assert_close(torch.from_numpy(theirs), ours, rtol=1e-5, atol=1e-5, msg=name)
 
 
 def test_a_bias_is_stored_as_int32_at_the_scale_of_the_accumulator(write: Callable[..., Any]) -> None:

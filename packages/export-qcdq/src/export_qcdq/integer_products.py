@@ -20,7 +20,7 @@ from export_qcdq.integer_ops import FROM_ACCUMULATOR, INTEGER_CONV, INTEGER_MATM
 from export_qcdq.lowering import Lowering
 from export_qcdq.naming import literal
 from quant_core.export import Quantizer
-from quant_core.export.arguments import arguments
+from quant_core.export.arguments import arguments, each, zeros_around
 from quant_core.export.products import CONVOLUTIONS, Product
 from quant_core.export.ranges import bounds, sums_of_products
 
@@ -188,23 +188,9 @@ def _window(found: Product) -> dict[str, Any]:
     """The attributes of a convolution as ONNX names them."""
     given = arguments(found.node)
     kernel = found.weight.meta["val"].shape[2:]
-    count = len(kernel)
-    strides, dilations = (_each(given[name], count) for name in ("stride", "dilation"))
-    if isinstance(given["padding"], str):
-        totals = [
-            dilation * (size - 1) * (given["padding"] == "same")
-            for dilation, size in zip(dilations, kernel, strict=True)
-        ]
-        pads = [total // 2 for total in totals] + [total - total // 2 for total in totals]
-    else:
-        pads = _each(given["padding"], count) * 2
-    return {"strides": strides, "pads": pads, "dilations": dilations, "group": int(given["groups"])}
-
-
-def _each(given: Any, count: int) -> list[int]:
-    """One number for each axis."""
-    numbers = [given] if isinstance(given, int) else list(given)
-    return [int(number) for number in (numbers * count if len(numbers) == 1 else numbers)]
+    strides, dilations = (each(given[name], len(kernel)) for name in ("stride", "dilation"))
+    before, behind = zip(*zeros_around(given, kernel), strict=True)
+    return {"strides": strides, "pads": [*before, *behind], "dilations": dilations, "group": int(given["groups"])}
 
 
 def _bias(

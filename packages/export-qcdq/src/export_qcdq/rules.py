@@ -10,6 +10,7 @@ from export_qcdq.options import WIDE, QcdqOptions, QopOptions
 from export_qcdq.plugin import QCDQ, TENSORRT
 from quant_core.export import Note, Program, Quantizer, Refusal
 from quant_core.export.check import refusals_of, takes
+from quant_core.export.onnx.projections import refuse_projections
 
 
 def of_qcdq(
@@ -33,6 +34,7 @@ def of_qcdq(
     for quantizer in narrower:
         yield from refusals_of(quantizer, TENSORRT, "qcdq", mode="tensorrt=True")
     rest = [quantizer for quantizer in taken if quantizer not in narrower]
+    yield from refuse_projections(program, "qcdq")
     yield from _too_old(program, rest, "qcdq", opset_version)
     if not exact_ties:
         yield from _ties(rest, "; exact_ties=True rounds it as the model does")
@@ -44,6 +46,7 @@ def of_qop(
     """What a file of integer operators cannot hold, and where it may round halfway values to the other side."""
     QopOptions(opset_version=opset_version, unsigned_weights=unsigned_weights, fill_channels=fill_channels)
     taken = [quantizer for quantizer in program.quantizers if takes(quantizer, QCDQ)]
+    yield from refuse_projections(program, "qop")
     yield from _too_old(program, taken, "qop", opset_version)
     yield from _ties(taken, "")
 
