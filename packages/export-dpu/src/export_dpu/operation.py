@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from quant_core.export import Quantizer
+from quant_core.export.arguments import each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +77,8 @@ def pair(given: Any) -> tuple[int, int]:
     >>> pair(3), pair([2]), pair([1, 2])
     ((3, 3), (2, 2), (1, 2))
     """
-    numbers = [given] if isinstance(given, int) else list(given)
-    return (int(numbers[0]), int(numbers[-1]))
+    height, width = each(given, 2)
+    return int(height), int(width)
 
 
 def shape_of(node: fx.Node) -> tuple[Any, ...]:

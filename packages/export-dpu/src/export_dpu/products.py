@@ -11,7 +11,7 @@ from export_dpu.kernels import FINEST
 from export_dpu.operation import Value, pair, position_of, shape_of
 from export_dpu.padding import Pads, pad_before
 from export_dpu.reading import Reading
-from quant_core.export.arguments import arguments
+from quant_core.export.arguments import arguments, zeros_around
 from quant_core.export.products import Product, product
 
 _aten = torch.ops.aten
@@ -116,16 +116,8 @@ def _written(reading: Reading, node: fx.Node, found: Product, given: dict[str, A
 
 def pads_of(found: Product, given: dict[str, Any]) -> Pads:
     """Zeros around the input of a convolution: top, left, bottom, right."""
-    padding = given["padding"]
-    if padding == "valid":
-        return (0, 0, 0, 0)
-    if padding == "same":
-        kernel, dilation = pair(shape_of(found.weight)[-2:]), pair(given["dilation"])
-        height, width = (step * (size - 1) for size, step in zip(kernel, dilation, strict=True))
-        top, left = height // 2, width // 2
-        return (top, left, height - top, width - left)
-    height, width = pair(padding)
-    return (height, width, height, width)
+    (top, bottom), (left, right) = zeros_around(given, shape_of(found.weight)[-2:])
+    return (top, left, bottom, right)
 
 
 def _check_shifts(

@@ -11,6 +11,7 @@ from torch import fx
 
 from export_finn.integers import Integers
 from quant_core.export import Program, Quantizer
+from quant_core.export.arguments import arguments, each
 
 _aten = torch.ops.aten
 _EXACT: Final = 1e-6
@@ -68,14 +69,8 @@ def _sizes(pool: fx.Node) -> tuple[int, int] | None:
         return (height, height) if height == width and list(size) == [1, 1] else None
     if pool.target is not _aten.avg_pool2d.default:
         return None
-    kernel, stride, padding, ceil, *_ = (_pair(value) for value in (*pool.args[1:], *[None] * 5)[:5])
-    step = stride or kernel
-    square = len({*kernel}) == len({*step}) == 1 and not any((*padding, *ceil))
-    return (kernel[0], step[0]) if square else None
-
-
-def _pair(value: Any) -> tuple[Any, ...]:
-    """A size as one number for each axis; empty for none."""
-    if value is None:
-        return ()
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
+    given = arguments(pool)
+    kernel = each(given["kernel_size"], 2)
+    step = each(given["stride"], 2) if given["stride"] else kernel
+    square = len({*kernel}) == len({*step}) == 1 and not any(each(given["padding"], 2)) and not given["ceil_mode"]
+    return (kernel[0], step[0]) if square and given["divisor_override"] is None else None

@@ -9,8 +9,8 @@ from torch import fx
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from export_torchq.levels import Weight
-from quant_core.export.arguments import arguments
-from quant_core.export.products import TRANSPOSED, Product
+from quant_core.export.arguments import arguments, each, zeros_around
+from quant_core.export.products import CONVOLUTIONS, TRANSPOSED, Product
 
 _aten = torch.ops.aten
 _IMAGE: Final = 2
@@ -127,14 +127,6 @@ _ENLARGING: Final = (
 def is_lopsided(found: Product) -> bool:
     """Whether one more zero is put behind the data than before it."""
     given = arguments(found.node)
-    if not found.is_convolution or given.get("padding") != "same":
+    if found.node.target not in CONVOLUTIONS:
         return False
-    kernel = found.weight.meta["val"].shape[2:]
-    dilation = each(given["dilation"], len(kernel))
-    return any(step * (size - 1) % 2 for size, step in zip(kernel, dilation, strict=True))
-
-
-def each(given: Any, axes: int) -> list[int]:
-    """One number for each axis."""
-    numbers = [given] if isinstance(given, int) else list(given)
-    return numbers * axes if len(numbers) == 1 else numbers
+    return any(before != behind for before, behind in zeros_around(given, found.weight.meta["val"].shape[2:]))

@@ -9,10 +9,10 @@ from torch import Tensor, fx
 
 from export_torchq.engines import computing_with
 from export_torchq.levels import Weight, unsigned_levels, weight_of
-from export_torchq.limits import each, limit_of
+from export_torchq.limits import limit_of
 from export_torchq.lowering import Lowering
 from quant_core.export import Quantizer
-from quant_core.export.arguments import arguments
+from quant_core.export.arguments import arguments, each, zeros_around
 from quant_core.export.products import CONVOLUTIONS, TRANSPOSED, Product, product
 
 _aten = torch.ops.aten
@@ -113,7 +113,7 @@ def _packed(found: Product, weight: Weight, bias: Any) -> tuple[str, Any]:
     window: dict[str, list[int]] = {
         word: each(given[word], axes) for word in ("stride", "dilation", "output_padding") if word in given
     }
-    padding = _padding(given["padding"], weight.integers.shape[2:], window["dilation"])
+    padding = [before for before, _ in zeros_around(given, weight.integers.shape[2:])]
     groups = int(given["groups"])
     if node.target in CONVOLUTIONS:
         kind = f"conv{axes}d"
@@ -122,12 +122,3 @@ def _packed(found: Product, weight: Weight, bias: Any) -> tuple[str, Any]:
         kind = f"conv_transpose{axes}d"
         shape = (window["stride"], padding, window["output_padding"], window["dilation"], groups)  # type: ignore[assignment]
     return kind, getattr(torch.ops.quantized, f"{kind}_prepack")(weight.quantized(), bias, *shape)
-
-
-def _padding(given: Any, kernel: Any, dilation: list[int]) -> list[int]:
-    """Zeros on both sides of each axis."""
-    if given == "valid":
-        return [0] * len(kernel)
-    if given == "same":
-        return [step * (size - 1) // 2 for size, step in zip(kernel, dilation, strict=True)]
-    return each(given, len(kernel))

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import fx
 
+from quant_core.export.arguments import each
 from quant_core.integers.bench import Bench, Cannot, named_arguments, reference
 from quant_core.integers.carried import Carried, float32_of
 
@@ -67,9 +68,9 @@ def _windows(node: fx.Node, given: dict[str, Any], width: int) -> tuple[list[int
             )
         kernel = [size // part for size, part in zip(sizes, wanted, strict=True)]
         return kernel, kernel, [0] * width
-    kernel = _listed(given["kernel_size"], width)
-    stride = _listed(given.get("stride") or kernel, width)
-    padding = _listed(given.get("padding", 0), width)
+    kernel = each(given["kernel_size"], width)
+    stride = each(given.get("stride") or kernel, width)
+    padding = each(given.get("padding", 0), width)
     if given.get("ceil_mode") or (any(padding) and given.get("count_include_pad") is False):
         raise Cannot(
             "windows that hold different numbers of elements",
@@ -77,11 +78,6 @@ def _windows(node: fx.Node, given: dict[str, Any], width: int) -> tuple[list[int
             "Use no ceil_mode, and padding that is counted.",
         )
     return kernel, stride, padding
-
-
-def _listed(size: Any, width: int) -> list[int]:
-    sizes = list(size) if isinstance(size, list | tuple) else [size]
-    return sizes * width if len(sizes) == 1 else sizes
 
 
 def _fixed(size: Any) -> int:
