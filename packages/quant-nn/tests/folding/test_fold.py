@@ -14,6 +14,7 @@ from torch.nn.utils import parametrizations
 
 import quant_nn as qnn
 from quant_core.errors import InputError
+from quant_core.quant import Int8ActPerTensorFloat
 from quant_nn import fold_batch_norms
 
 LAYERS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any], tuple[int, ...]]] = {
@@ -176,6 +177,15 @@ REASONS: dict[str, tuple[Callable[[], Net], tuple[int, ...], str]] = {
         "the channels of layer (Linear) are on the last axis, and those of the normalization on axis 1",
     ),
     "tied": (tied, (3, 4), "the parameters of layer (Linear) are shared with another module"),
+    "rounded": (
+        lambda: Net(
+            nn.BatchNorm1d(4),
+            qnn.QuantLinear(4, 4, output_quant=Int8ActPerTensorFloat),
+            lambda x, layer, norm: norm(layer(x)),
+        ),
+        (3, 4),
+        "what it normalizes is rounded already, by layer.output_quant; fold before that quantizer is there",
+    ),
     "hooks": (hooked, (3, 4), "it has hooks, which nothing would call any more"),
     "parametrized": (
         lambda: Net(

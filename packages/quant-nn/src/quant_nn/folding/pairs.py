@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from quant_core.export import Program
 from quant_core.export.products import CONVOLUTIONS
 from quant_core.export.products import TRANSPOSED as TRANSPOSED_CONVOLUTIONS
+from quant_core.proxies import QuantProxy
 from quant_nn.folding.arithmetic import TRANSPOSED, Linear, Norm
 
 _NORM: Final = torch.ops.aten.batch_norm.default
@@ -108,6 +109,8 @@ def _unfit(model: nn.Module, path: str, norm: fx.Node, side: str) -> str | None:
     """Why a layer cannot take the normalization over; ``None`` where it can."""
     layer: Any = model.get_submodule(path)
     name = f"{path or 'the model'} ({type(layer).__name__})"
+    if side == "behind" and isinstance(layer, QuantProxy):
+        return f"what it normalizes is rounded already, by {path}; fold before that quantizer is there"
     if not isinstance(layer, get_args(Linear)):
         return f"{side} {name}, which has no weight that could take it"
     if parametrize.is_parametrized(layer, "weight") or "weight" not in layer._parameters:
