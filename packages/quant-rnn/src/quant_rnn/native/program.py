@@ -80,7 +80,7 @@ class Lookup(NamedTuple):
     Attributes:
         function: which function.
         front: the call of the quantizer in front of it.
-        behind: the call of the quantizer behind it, −1 for none.
+        behind: the call of the quantizer behind it.
     """
 
     function: int
@@ -101,12 +101,14 @@ def decoded(code: Sequence[int]) -> Program:
 
 
 def with_tables(program: Program, settled: Iterable[int], tabled: Iterable[int]) -> tuple[Program, list[Lookup]]:
-    """Functions of settled numbers as tables.
+    """Functions between two settled quantizers as tables.
+
+    Without a quantizer behind the function torch computes it: its last bit depends on where in memory an element is.
 
     Args:
         program: of a step.
         settled: the calls of quantizers whose scale is known.
-        tabled: those of them that a table may stand behind: their numbers are few.
+        tabled: those of them that give few numbers, so that a table may stand behind them.
     """
     rows, lookups = list(program.rows), list[Lookup]()
     fixed, few = set(settled), set(tabled)
@@ -119,10 +121,9 @@ def with_tables(program: Program, settled: Iterable[int], tabled: Iterable[int])
         front = rows[row.a]
         if row.kind not in FUNCTIONS or front.kind != Kind.QUANT or front.which not in few:
             continue
-        behind, at = -1, place
-        user = users[place][0]
-        if len(users[place]) == 1 and user >= 0 and rows[user].kind == Kind.QUANT and rows[user].which in fixed:
-            behind, at = rows[user].which, user
-        rows[at] = Row(Kind.LOOKUP, front.a, -1, len(lookups), row.width)
-        lookups.append(Lookup(row.kind, front.which, behind))
+        user, *others = users[place]
+        if not others and user >= 0 and rows[user].kind == Kind.QUANT and rows[user].which in fixed:
+            lookup = Lookup(row.kind, front.which, rows[user].which)
+            rows[user] = Row(Kind.LOOKUP, front.a, -1, len(lookups), row.width)
+            lookups.append(lookup)
     return Program(tuple(rows), program.nexts), lookups

@@ -159,9 +159,8 @@ def _tables(layout: Layout, scales: Tensor, fields: Sequence[float]) -> tuple[li
     rows, memory = [], []
     for function, front, behind in layout.lookups:
         levels = levels_of(scales[front], *fields[front * FIELDS : front * FIELDS + 2])
-        scale = scales.new_zeros(()) if behind < 0 else scales[behind]
-        bounds = (0.0, 0.0) if behind < 0 else fields[behind * FIELDS : behind * FIELDS + 2]
-        memory.append(table_of(FUNCTIONS[Kind(function)], levels, scale, *bounds))
+        bounds = fields[behind * FIELDS : behind * FIELDS + 2]
+        memory.append(table_of(FUNCTIONS[Kind(function)], levels, scales[behind], *bounds))
         rows.append(Table(*(part.data_ptr() for part in memory[-1]), front, behind))
     return rows, memory
 

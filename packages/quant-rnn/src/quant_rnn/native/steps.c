@@ -62,7 +62,7 @@ typedef struct {
     i64 collects;  /* the threshold is the largest magnitude of what it is given */
 } Call;
 
-/* A function between two quantizers: one number for each level of the one in front; behind is -1 where there is none. */
+/* A function between two quantizers: one number for each level of the one in front. */
 typedef struct {
     const float *value, *slope, *error;
     i64 front, behind;
@@ -245,9 +245,7 @@ static void compute(const Model *m, const Op *op, Operands o, i64 t) {
     }
     case LOOKUP_BACK: {
         const Table *table = m->tables + call;
-        double none = 0;
-        look_up_back(o, grid_of(m, scales, table->front), table, m->sums + table->front,
-                     table->behind < 0 ? &none : m->sums + table->behind);
+        look_up_back(o, grid_of(m, scales, table->front), table, m->sums + table->front, m->sums + table->behind);
         break;
     }
     case SIGMOID_BACK:

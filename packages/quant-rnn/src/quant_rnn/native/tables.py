@@ -41,7 +41,7 @@ SLOPES: dict[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] = {
 
 
 def table_of(function: Callable[[Tensor], Tensor], levels: Tensor, scale: Tensor, low: float, high: float) -> Tables:
-    """The tables of ``Q(function(levels))``; a scale of 0 stands for no quantizer.
+    """The tables of ``Q(function(levels))``.
 
     >>> tables = table_of(torch.relu, torch.tensor([-1.0, 0.26, 9.0]), torch.tensor(0.5), -2.0, 1.0)
     >>> tables.value.tolist(), tables.slope.tolist()
@@ -49,8 +49,6 @@ def table_of(function: Callable[[Tensor], Tensor], levels: Tensor, scale: Tensor
     """
     exact = function(levels)
     slope = SLOPES[function](exact)
-    if float(scale) == 0.0:
-        return Tables(exact, slope, torch.zeros_like(exact))
     ratio = exact / scale
     rounded = ratio.round()
     clamped = rounded.clamp(low, high)
