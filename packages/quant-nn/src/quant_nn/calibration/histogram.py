@@ -97,7 +97,7 @@ def count(rows: Tensor, exponent: Tensor, bins: int, *, signed: bool) -> Tensor:
         per_unit = torch.ldexp(torch.ones_like(exponent, dtype=wide.dtype), -exponent).unsqueeze(1)
         offsets = (torch.arange(len(rows), device=rows.device).unsqueeze(1) * bins).to(index_type)
     counts = torch.zeros(len(rows) * bins, dtype=torch.int64, device=rows.device)
-    for part in wide.split(max(_CHUNK // len(rows), 1), dim=1):
+    for part in wide.split(max(_CHUNK, len(counts)) // len(rows), dim=1):
         magnitude = part.abs() if signed else part.clamp(min=0)
         index = magnitude.mul_(per_unit).to(index_type)
         if len(rows) > 1:
