@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from quant_core.export import export
+from quant_core.export import capture, check, export
 from quant_rnn import QuantGRU, QuantLSTM, QuantRNN
 
 DYNAMIC = torch.export.Dim.DYNAMIC
@@ -24,30 +24,18 @@ DEEP = {"num_layers": 2, "bidirectional": True, "batch_first": True, "shared_inp
 COUPLED = {"coupled_input_forget_gates": True}
 
 WEIGHTS_ONLY: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
-    "LSTM": (QuantLSTM, {**FLOAT_LSTM, **FOUR}),
-    "shared weights and quantizers": (
-        QuantLSTM,
-        {
-            **FLOAT_LSTM,
-            **FOUR,
-            "bidirectional": True,
-            "shared_input_hidden_weights": True,
-            "shared_intra_layer_weight_quant": True,
-        },
-    ),
-    "per channel, 2 bits": (
+    "LSTM, per channel, 2 bits": (
         QuantLSTM,
         {**FLOAT_LSTM, "weight_bit_width": 2, "weight_scaling_per_output_channel": True},
     ),
     "GRU, everything": (QuantGRU, {**FLOAT_GRU, **FOUR, **DEEP, "shared_intra_layer_weight_quant": True}),
     "ReLU, no bias": (QuantRNN, {**FLOAT_RNN, **FOUR, "nonlinearity": "relu", "bias": False, "num_layers": 2}),
-    "RNN, everything": (QuantRNN, {**FLOAT_RNN, **FOUR, **DEEP}),
-    "coupled gates, everything": (QuantLSTM, {**FLOAT_LSTM, **FOUR, **DEEP, **COUPLED}),
     "coupled gates, no bias, full range": (
         QuantLSTM,
         {**FLOAT_LSTM, **COUPLED, "bias": False, "weight_narrow_range": False},
     ),
 }
+"""A few, for one length and with scales from statistics; test_recurrent_operators.py has every combination."""
 
 
 def exported(layer: nn.Module, path: Path) -> onnx.ModelProto:
@@ -100,10 +88,11 @@ SCANNED: dict[str, tuple[type[nn.Module], dict[str, Any], dict[int, Any]]] = {
     "coupled, projected": (QuantLSTM, {"coupled_input_forget_gates": True, "proj_size": 7}, {0: DYNAMIC}),
     "GRU": (QuantGRU, {"bidirectional": True, "weight_bit_width": 4}, {0: DYNAMIC}),
     "RNN": (QuantRNN, {"io_bit_width": 5}, {0: DYNAMIC}),
-    "weights only": (QuantLSTM, {**FLOAT_LSTM, **FOUR}, {0: DYNAMIC}),
+    "weights only, projected": (QuantLSTM, {**FLOAT_LSTM, **FOUR, "proj_size": 7}, {0: DYNAMIC}),
 }
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.parametrize("name", SCANNED)
 def test_everything_quantized_is_a_scan_over_any_number_of_steps(name: str, tmp_path: Path) -> None:
     kind, options, axes = SCANNED[name]
@@ -120,7 +109,7 @@ def test_everything_quantized_is_a_scan_over_any_number_of_steps(name: str, tmp_
     assert len(scans) == len(layer.directions)
     for scan in scans:
         body = next(attribute.g for attribute in scan.attribute if attribute.name == "body")
-        inside = {"Gemm"} if name == "weights only" else {"QuantizeLinear", "DequantizeLinear", "Gemm"}
+        inside = {"Gemm"} if "weights only" in name else {"QuantizeLinear", "DequantizeLinear", "Gemm"}
         assert inside <= {node.op_type for node in body.node}
     session = onnxruntime.InferenceSession(path)
     for length in (1, 2, 9):
@@ -137,8 +126,68 @@ def test_a_sequence_alone_is_scanned(tmp_path: Path) -> None:
     assert done.verification.equal
 
 
+@pytest.mark.parametrize("target", ["qonnx", "qop", "qcdq"])
+@pytest.mark.parametrize("kind", ["lstm", "loop"])
+def test_what_takes_one_length_says_so_of_loops_and_operators(kind: str, target: str) -> None:
+    layer = QuantLSTM(10, 20, **(FLOAT_LSTM if kind == "lstm" else {})).eval()
+    program = capture(layer, (torch.randn(4, 2, 10),), dynamic_shapes=({0: DYNAMIC},))
+    found = [str(refusal) for refusal in check(program, target).refusals if refusal.op == "a loop over time"]
+    if target != "qonnx":
+        assert found == []
+        return
+    assert len(found) == 1
+    assert found[0].splitlines()[0] == "a loop over time with a varying number of steps"
+    assert found[0].splitlines()[2:] == [
+        "  qonnx takes sequences of one length",
+        "  Leave the time axis out of dynamic_shapes: the loop is unrolled for the length of the example.",
+    ]
+
+
+def test_sequences_and_batches_of_any_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layer, path = QuantGRU(10, 20, bidirectional=True, **FLOAT_GRU, **FOUR).eval(), tmp_path / "model.onnx"
+    shapes = ({0: DYNAMIC, 1: DYNAMIC},)
+    export(layer, (torch.randn(4, 3, 10),), target="qcdq", path=path, dynamic_shapes=shapes, verify=True)
+    assert "GRU" in [node.op_type for node in onnx.load(path).graph.node]
+    session = onnxruntime.InferenceSession(path)
+    for length, batch in ((1, 1), (2, 5), (9, 2)):
+        x = torch.randn(length, batch, 10)
+        for ours, theirs in zip(pytree.tree_leaves(layer(x)), session.run(None, {"input": x.numpy()}), strict=True):
+            torch.testing.assert_close(torch.from_numpy(theirs), ours.detach(), rtol=0, atol=1e-6)
+
+
+def test_the_operator_reads_its_stored_weights(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layer: Any = QuantLSTM(10, 20, **FLOAT_LSTM, **FOUR)
+    model = exported(layer, tmp_path / "model.onnx")
+    (lstm,) = [node for node in model.graph.node if node.op_type == "LSTM"]
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    stored = {part.name: onnx.numpy_helper.to_array(part) for part in model.graph.initializer}
+    for operand, name in zip(lstm.input[1:3], ("weight_ih_l0", "weight_hh_l0"), strict=True):
+        weight = made_by[operand]
+        assert weight.op_type == "DequantizeLinear"
+        assert list(weight.input) == [name, f"{name}_scale"]
+        gates = [layer.layers[0][0].gate(gate) for gate in ("input", "output", "forget", "cell")]  # as ONNX orders them
+        part = "input_weight" if "ih" in name else "hidden_weight"
+        expected = torch.cat([getattr(gate, part).quant_weight().int() for gate in gates])
+        assert stored[name][0].tolist() == expected.tolist()
+
+
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 def test_a_projected_output_of_quantized_weights_alone_is_unrolled(tmp_path: Path) -> None:
     layer = QuantLSTM(10, 20, proj_size=5, **FLOAT_LSTM)
     model = exported(layer, tmp_path / "model.onnx")
     assert "LSTM" not in [node.op_type for node in model.graph.node]  # which cannot project
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+@pytest.mark.parametrize("target", ["qcdq", "qop", "qonnx"])
+def test_a_projection_of_torch_is_refused(target: str) -> None:
+    model = nn.Sequential(nn.LSTM(10, 20, proj_size=5)).eval()
+    report = check(capture(model, (torch.randn(4, 2, 10),)), target)
+    assert [str(refusal) for refusal in report.refusals] == [
+        "aten.lstm.input with proj_size=5\n"
+        "  at 0 (torch.nn.LSTM)\n"
+        f"  {target} writes the ONNX operator LSTM, which projects no output\n"
+        "  Use quant_rnn.QuantLSTM with the same arguments, which is written step by step, or leave proj_size out."
+    ]

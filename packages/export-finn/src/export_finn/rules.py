@@ -15,6 +15,7 @@ from export_finn.plugin import FINN
 from quant_core.export import Note, Program, Quantizer, Refusal
 from quant_core.export.check import refusals_of, takes
 from quant_core.export.fixed_shapes import varying_shapes
+from quant_core.export.onnx.projections import refuse_projections
 from quant_core.export.products import product
 
 _aten = torch.ops.aten
@@ -27,6 +28,7 @@ def of_qonnx(program: Program, recurrent: str = "unrolled") -> Iterable[Refusal 
     if recurrent == "cell":
         yield from refusals(program)
     yield from varying_shapes(program, "qonnx", "QONNX")
+    yield from refuse_projections(program, "qonnx")
     for quantizer in program.quantizers:
         if quantizer.role == "activation" and quantizer.rounding_mode == "HALF_UP" and quantizer.signed:
             yield Refusal(

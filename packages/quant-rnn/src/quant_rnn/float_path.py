@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quant_core.ops.recurrent import lengthwise
 from quant_core.proxies import QuantProxy
 from quant_nn.layer import value_of
 from quant_rnn.direction import Direction
@@ -63,7 +64,8 @@ def run_in_float(
     start = state if kind == "LSTM" else state[0]
     options = (flat, biased, layers, dropout, training, bidirectional)
     if sizes is None:
-        result: tuple[Tensor, ...] = _OPERATORS[kind](x, start, *options, False)
+        operator = _OPERATORS[kind] if isinstance(x.shape[0], int) else lengthwise(kind)
+        result: tuple[Tensor, ...] = operator(x, start, *options, False)
     else:
         result = _OPERATORS[kind](x, sizes, start, *options)
     return result

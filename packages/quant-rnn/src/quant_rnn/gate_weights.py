@@ -36,7 +36,7 @@ class GateWeight(nn.Module):
     def weight(self) -> Tensor:
         """The float rows of this gate, ``(H, features)``."""
         matrix: Tensor = getattr(self._source[0], self.name)
-        return matrix[self.start : self.stop]
+        return matrix if self.stop - self.start == len(matrix) else matrix[self.start : self.stop]
 
     @property
     def owner(self) -> str:

@@ -195,7 +195,7 @@ class QuantRecurrent(QuantLayer):
         self, x: MaybeQuantized, start: list[list[MaybeQuantized]], sizes: Tensor | None = None
     ) -> tuple[Any, list[list[MaybeQuantized]]]:
         """All layers, ``(T, B, I)`` or the joined steps of sequences of several lengths."""
-        if self._runs_in_float(x.shape[0]):
+        if self._runs_in_float():
             return self._run_in_float(x, start, sizes)
         counts = None if sizes is None else sizes.tolist()
         last: list[list[MaybeQuantized]] = [[] for _ in start]
@@ -215,12 +215,12 @@ class QuantRecurrent(QuantLayer):
                 x = quantized(self.io_quant, F.dropout(value_of(x), self.dropout))
         return x, last
 
-    def _runs_in_float(self, steps: int | torch.SymInt) -> bool:
+    def _runs_in_float(self) -> bool:
         """Whether torch has an operator for it: nothing but weights is quantized, and nobody looks at a direction.
 
-        A captured operator knows its number of steps, and no runtime has one that projects.
+        No runtime has an operator that projects.
         """
-        if torch.compiler.is_exporting() and (self.proj_size or not isinstance(steps, int)):
+        if torch.compiler.is_exporting() and self.proj_size:
             return False
         if any(direction._forward_hooks for direction in self.directions):
             return False

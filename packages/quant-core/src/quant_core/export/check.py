@@ -13,6 +13,7 @@ from quant_core.export.assertions import ASSERTIONS
 from quant_core.export.options import check_options, read_by
 from quant_core.export.program import Program, Quantizer, is_quantizer
 from quant_core.ops.loop import LOOP_INPUT, LOOP_OPS
+from quant_core.ops.recurrent import STANDS_FOR
 from quant_core.plugins import Capabilities, QuantSupport, Registry, Target, load_attribute, registry
 
 _REMEDIES: Final = {
@@ -144,7 +145,11 @@ def _foreign_ops(program: Program, target: Target) -> Iterator[Refusal]:
     for node in program.graph.nodes:
         if node.op != "call_function" or is_quantizer(node) or node.target in ASSERTIONS:
             continue
-        name = str(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
+        op = STANDS_FOR.get(node.target, node.target)
+        name = str(op) if isinstance(op, torch._ops.OpOverload) else None
+        if op is not node.target and not target.capabilities.loops:
+            yield _unrolled_loop(str(program.where(node)), target.name)
+            continue
         if name is None or (name.startswith("aten.") and (allowed is None or name.removeprefix("aten.") in allowed)):
             continue
         if node.target in LOOP_OPS:

@@ -7,7 +7,7 @@ After the pass the graph holds
 - for each activation quantizer its op, with constant scale, zero-point and bit width;
 - constants named after what they belong to: ``conv1.weight``, ``conv1.weight_scale``, ``relu1.act_quant.scale``;
 - nodes named after the module that they come from: ``conv1_conv2d``, ``relu1_act_quant``;
-- no operations that do nothing in eval mode, such as dropout.
+- no operations that do nothing in eval mode, such as dropout, or that take a tensor apart and put it together again.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch.export import ExportedProgram
 from quant_core.export.builder import ProgramBuilder, constant_inputs, constant_value, identifier
 from quant_core.export.moved_constants import move, moved_from
 from quant_core.export.provenance import ModuleMap
+from quant_core.export.restacked import restacked
 from quant_core.ops.integer import integer_range, quantize_levels
 from quant_core.tensor.grids import moved
 
@@ -53,6 +54,7 @@ class _Folding:
         self.nodes = list(exported.graph.nodes)
         self.modules = modules
         self.targets = constant_inputs(exported)
+        self.exported = exported
         self.values = _evaluate_constants(exported, self.targets)
         self.builder = ProgramBuilder(exported)
 
@@ -71,8 +73,13 @@ class _Folding:
                 self.builder.new[node] = self.builder.constant(
                     self._constant_name(node, needed[node]), self.values[node]
                 )
+        again = restacked(body)
         for node in body:
-            if _is_identity(node):
+            if node in again.unused:
+                continue
+            if node in again.same:
+                self.builder.new[node] = self.builder.new[again.same[node]]
+            elif _is_identity(node):
                 self.builder.drop(node)
             elif node.op not in ("placeholder", "output"):
                 self.builder.copy(node, self._node_name(node))
@@ -142,8 +149,14 @@ class _Folding:
         if isinstance(source, fx.Node) and source.name in self.targets:
             return self.targets[source.name]
         parameter = path.removesuffix("_quant")  # some quantizers compute with it first
-        if parameter in self._read_by(source):
+        read = self._read_by(source)
+        if parameter in read:
             return parameter
+        if not path.endswith("_quant"):  # a layer has put together what its quantizers gave
+            columns = tuple(node.meta["val"].shape[1:])
+            matrices = [name for name in read if columns and self._shape(name)[1:] == columns]
+            if len(matrices) == 1:
+                return matrices[0]
         return f"{path}.value" if path else "value"
 
     def _read_by(self, node: Any) -> set[str]:
@@ -155,6 +168,10 @@ class _Folding:
                 seen.add(found)
                 waiting.extend(found.all_input_nodes)
         return {self.targets[found.name] for found in seen if found.name in self.targets}
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a parameter, buffer or constant tensor."""
+        return tuple(getattr(constant_value(self.exported, name), "shape", ()))
 
     def _node_name(self, node: fx.Node) -> str:
         path = self.modules.locate(node).path

@@ -13,13 +13,16 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from quant_core.errors import UnsupportedError
+from quant_core.export.onnx.coupled_gates import couple_gates
 from quant_core.export.onnx.external_data import take_out
+from quant_core.export.onnx.moved_weights import move_into_weights
 from quant_core.export.onnx.naming import MARK, ORIGIN, tidy
 from quant_core.export.onnx.older_opset import OLDEST_WRITTEN, write_older
 from quant_core.export.onnx.optimize import optimize
-from quant_core.export.onnx.recurrent import couple_gates, rnn_translations
+from quant_core.export.onnx.recurrent import recurrent_translations
 from quant_core.export.onnx.requirements import ir_version
 from quant_core.export.onnx.scan import loop_translations, wrap_loops
+from quant_core.export.onnx.torchlib import translations_read_once
 from quant_core.export.onnx.unsupported import explain
 from quant_core.export.program import Program
 from quant_core.export.quiet import quiet
@@ -101,7 +104,7 @@ def to_onnx(
             or none in that version; names all of them.
     """
     _check_outputs(program, target)
-    translations = {**loop_translations(), **rnn_translations(max(opset, OLDEST_WRITTEN)), **translations}
+    translations = {**loop_translations(), **recurrent_translations(max(opset, OLDEST_WRITTEN)), **translations}
 
     def attempt(table: Mapping[Any, Translation]) -> Any:
         return torch.onnx.export(
@@ -113,7 +116,7 @@ def to_onnx(
             optimize=False,
         )
 
-    with quiet(), _origins_noted(exported):
+    with quiet(), translations_read_once(), _origins_noted(exported):
         try:
             converted = attempt(translations)
         except torch.onnx.OnnxExporterError as failure:
@@ -121,6 +124,7 @@ def to_onnx(
         assert converted is not None
         model = converted.model
         optimize(model)
+        move_into_weights(model)
         couple_gates(program)(model)
         wrap_loops(model)
         for step in steps:

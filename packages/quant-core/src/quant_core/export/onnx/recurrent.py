@@ -1,30 +1,39 @@
-"""torch's recurrent operators in ONNX, where torch's exporter has no operator for them or a plainer one."""
+"""torch's recurrent operators as the ONNX operators ``LSTM``, ``GRU`` and ``RNN``, one for each layer.
+
+torch's exporter writes plain recurrent layers out for one length, and knows no operators for a varying one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import torch
-from torch import Tensor, fx
 
-from quant_core.export.onnx.naming import origin
-from quant_core.export.program import Program
+from quant_core.ops.recurrent import STANDS_FOR
 
 _ATEN = torch.ops.aten
+_ROWS: Final = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
+"""Where the gates of ONNX are among torch's: input, output, forget, cell among input, forget, cell, output; update, reset, new
+among reset, update, new."""
+_KINDS: Final = {
+    _ATEN.lstm.input: ("LSTM", ""),
+    _ATEN.gru.input: ("GRU", ""),
+    _ATEN.rnn_tanh.input: ("RNN", "Tanh"),
+    _ATEN.rnn_relu.input: ("RNN", "Relu"),
+}
 
 
-def rnn_translations(opset: int) -> dict[Any, Any]:
-    """Plain recurrent layers as the operator ``RNN``; torch's exporter writes them out for one length."""
-    return {
-        _ATEN.rnn_tanh.input: partial(_rnn, opset, "Tanh"),
-        _ATEN.rnn_relu.input: partial(_rnn, opset, "Relu"),
-    }
+def recurrent_translations(opset: int) -> dict[Any, Any]:
+    """How to emit the operators of torch, and those that stand for them where the number of steps varies."""
+    known = {**{aten: aten for aten in _KINDS}, **STANDS_FOR}
+    return {op: partial(_recurrent, opset, *_KINDS[aten]) for op, aten in known.items()}
 
 
-def _rnn(
+def _recurrent(
     opset: int,
+    kind: str,
     function: str,
     input: Any,
     hx: Any,
@@ -35,66 +44,44 @@ def _rnn(
     train: bool,
     bidirectional: bool,
     batch_first: bool,
-) -> tuple[Any, Any]:
-    """``(T, B, I)`` to ``(T, B, D·H)`` and ``(L·D, B, H)``; one node for each layer."""
+) -> tuple[Any, ...]:
+    """``(T, B, I)`` to ``(T, B, D·H)``, and states ``(L·D, B, H)``."""
     import onnxscript
 
     op = onnxscript.values.Opset("", opset)
-    directions, each = 2 if bidirectional else 1, 4 if has_biases else 2
+    starts = list(hx) if kind == "LSTM" else [hx]
+    size, directions, each = starts[0].shape[-1], 2 if bidirectional else 1, 4 if has_biases else 2
+    rows = [gate * size + row for gate in _ROWS[kind] for row in range(size)]
+    options: dict[str, Any] = {"hidden_size": size}
+    if bidirectional:
+        options["direction"] = "bidirectional"
+    if function:
+        options["activations"] = [function] * directions
+    if kind == "GRU":
+        options["linear_before_reset"] = 1
+
+    order, front = op.Constant(value_ints=rows), op.Constant(value_ints=[0])
+
+    def arranged(parameter: Any) -> Any:
+        return parameter if kind == "RNN" else op.Gather(parameter, order, axis=0)
+
+    def joined(parts: list[Any]) -> Any:
+        return parts[0] if len(parts) == 1 else op.Concat(*parts, axis=0)
+
     x = op.Transpose(input, perm=[1, 0, 2]) if batch_first else input
-    states = op.Split(hx, axis=0, num_outputs=num_layers) if num_layers > 1 else hx
-    lasts = []
+    states = [op.Split(start, axis=0, num_outputs=num_layers) if num_layers > 1 else [start] for start in starts]
+    lasts: list[list[Any]] = [[] for _ in starts]
     for layer in range(num_layers):
         first = layer * directions * each
         sides = [params[first + side * each : first + (side + 1) * each] for side in range(directions)]
-        biases = [[op.Unsqueeze(op.Concat(*side[2:], axis=0), [0]) for side in sides]] if has_biases else []
-        matrices = [[op.Unsqueeze(side[place], [0]) for side in sides] for place in range(2)]
-        operands = [parts[0] if directions == 1 else op.Concat(*parts, axis=0) for parts in (*matrices, *biases)]
-        out, last = op.RNN(
-            x,
-            *operands,
-            *([] if has_biases else [None]),
-            None,
-            states[layer] if num_layers > 1 else states,
-            activations=[function] * directions,
-            direction="bidirectional" if bidirectional else "forward",
-            hidden_size=hx.shape[-1],
-        )  # (T, D, B, H)
-        x = op.Reshape(op.Transpose(out, perm=[0, 2, 1, 3]), [0, 0, -1])
-        lasts.append(last)
-    joined = lasts[0] if num_layers == 1 else op.Concat(*lasts, axis=0)
-    return (op.Transpose(x, perm=[1, 0, 2]) if batch_first else x), joined
-
-
-def couple_gates(program: Program) -> Callable[[Any], None]:
-    """A step that says of each ``LSTM`` whose forget gate is one minus its input gate that it is: ``input_forget=1``.
-
-    Such a layer was captured with the rows of the input gate, negated, as those of the forget gate, so that runtimes that do not
-    read the attribute compute the same.
-    """
-    coupled = {
-        node.name for node in program.graph.nodes if node.target is _ATEN.lstm.input and _is_coupled(program, node)
-    }
-
-    def step(model: Any) -> None:
-        import onnx_ir as ir
-
-        for node in model.graph:
-            if node.op_type == "LSTM" and origin(node) in coupled:
-                node.attributes["input_forget"] = ir.AttrInt64("input_forget", 1)
-
-    return step
-
-
-def _is_coupled(program: Program, lstm: fx.Node) -> bool:
-    params: Any = lstm.args[2]
-    hidden: int = params[1].meta["val"].shape[0] // 4
-    gated = [param for param in params if param.meta["val"].shape[0] == 4 * hidden]
-    values = [_value(program, param) for param in gated]
-    return all(value is not None and torch.equal(value[:hidden], -value[hidden : 2 * hidden]) for value in values)
-
-
-def _value(program: Program, node: fx.Node) -> Tensor | None:
-    """The numbers of a constant, up to its scale."""
-    stored = node.args[0] if node.target is torch.ops.quant.dequantize.default else node
-    return program.constant(stored)
+        operands = [joined([op.Unsqueeze(arranged(side[place]), front) for side in sides]) for place in range(2)]
+        biases = (
+            [op.Unsqueeze(op.Concat(*map(arranged, side[2:]), axis=0), front) for side in sides] if has_biases else []
+        )
+        operands.append(joined(biases) if biases else None)
+        out, *after = getattr(op, kind)(x, *operands, None, *(start[layer] for start in states), **options)
+        sides_last = partial(op.Transpose, perm=[0, 2, 1, 3])  # (T, D, B, H) to (T, B, D, H)
+        x = op.Squeeze(out, [1]) if directions == 1 else op.Reshape(sides_last(out), [0, 0, -1])
+        for found, part in zip(lasts, after, strict=False):
+            found.append(part)
+    return op.Transpose(x, perm=[1, 0, 2]) if batch_first else x, *map(joined, lasts)
