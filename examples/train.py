@@ -80,8 +80,8 @@ def main(
                 f"{output} holds no checkpoint.pt to go on from: leave --resume out, or name another --output"
             )
         settings: checkpoint.Settings = {
-            **{"network": network, "data": data, "size": size, "batch-size": batch_size, "optimizer": optimizer},
-            **{"lr": lr, "weight-decay": weight_decay, "seed": seed},
+            **{"network": network, "size": size, "batch-size": batch_size, "optimizer": optimizer},
+            **{"lr": lr, "weight-decay": weight_decay, "seed": seed, "classes": split.classes},
         }
         try:
             saved = checkpoint.load(output / "checkpoint.pt", settings) if resume else None
