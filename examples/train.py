@@ -19,6 +19,8 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import nn
 
+from quant_core.checkpoints import load_checkpoint
+from quant_core.errors import QuantError
 from training import checkpoint, loop
 from training.data import digits, image_folder
 from training.processes import Strategy, joined, processes
@@ -90,7 +92,10 @@ def main(
         if saved is not None:
             net.load_state_dict(saved["model"])
         elif weights is not None:
-            net.load_state_dict(torch.load(weights, map_location=here.device, weights_only=True))
+            try:
+                load_checkpoint(net, torch.load(weights, map_location=here.device, weights_only=True))
+            except QuantError as error:
+                raise click.UsageError(f"{weights} cannot be loaded: {error}") from None
         whole = joined(net, strategy, here)
         train = loop.batches(split.train, batch_size, here, seed=seed, workers=workers, whole=True)
         test = loop.batches(split.test, batch_size, here, workers=workers)

@@ -252,6 +252,16 @@ def test_what_cannot_be_trained_is_a_usage_error(tmp_path: Path, arguments: list
     assert not list(tmp_path.iterdir())
 
 
+def test_weights_of_another_network(tmp_path: Path) -> None:
+    import train as script
+
+    torch.save({"0.weight": torch.ones(2)}, tmp_path / "other.pt")
+    arguments = ["tfc-w2a2", "--size", "8", "--weights", str(tmp_path / "other.pt"), "--output", str(tmp_path / "run")]
+    done = CliRunner().invoke(script.main, arguments)
+    assert done.exit_code == 2
+    assert "cannot be loaded: the checkpoint is that of another architecture" in done.output
+
+
 def test_a_folder_without_images_says_what_is_missing(tmp_path: Path) -> None:
     from training.data import image_folder
 
