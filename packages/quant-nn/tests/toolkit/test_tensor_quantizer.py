@@ -111,6 +111,10 @@ def test_what_is_collected_is_not_clipped() -> None:
     quantizer(torch.tensor([7.0]))
     quantizer.load_calib_amax()
     assert quantizer.amax == 7.0
+    found = TensorQuantizer()
+    qnn.calibrate(found, [torch.ones(3)], "max")
+    found.enable_clip()
+    assert qnn.calibrate(found, [torch.full((3,), 5.0)], "max", again=True).thresholds["quant"] == 5.0
 
 
 def test_each_channel_is_clipped_at_its_own_amax() -> None:

@@ -37,9 +37,9 @@ class Observer:
             yield
 
     def hook(self, proxy: QuantProxy) -> list[Any]:
-        """Observe a quantizer from now on; returns the handles that end it."""
+        """Observe a quantizer from now on, before those that do so already; returns the handles that end it."""
         return [
-            proxy.tensor_quant.register_forward_pre_hook(self._before, with_kwargs=True),
+            proxy.tensor_quant.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True),
             proxy.tensor_quant.register_forward_hook(self._after, with_kwargs=True),
             proxy.register_forward_pre_hook(_noticed),
         ]
