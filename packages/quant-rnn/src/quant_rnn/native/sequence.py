@@ -9,19 +9,23 @@ several elements of that magnitude the first one gets it.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from quant_rnn.native.layout import FIELDS, Layout, layout_of
-from quant_rnn.native.library import Call, Table
+from quant_rnn.native.layout import FIELDS, layout_of
 from quant_rnn.native.machine import Buffer, Numbers, run, starts_of
-from quant_rnn.native.plan import Place
-from quant_rnn.native.program import Kind, decoded
-from quant_rnn.native.tables import FUNCTIONS, Tables, levels_of, table_of
+from quant_rnn.native.operands import (
+    biases_of,
+    buffers_of,
+    calls_of,
+    factor_of,
+    input_width,
+    rows_of_scales,
+    tables_of,
+)
 
 
 @torch.library.custom_op("quant_rnn::steps", mutates_args=())
@@ -54,15 +58,15 @@ def all_steps(
     starts, ends = starts_of(layout.kept, batch), starts_of(layout.widths[:1], batch)
     kept = projected.new_empty(length, starts[-1])
     aligned = projected.new_empty(length, ends[-1])
-    used = scales.repeat(_rows(length, fields), 1)
+    used = scales.repeat(rows_of_scales(length, fields), 1)
     found, at = torch.zeros_like(used), torch.zeros_like(used, dtype=torch.int64)
-    tables, memory = _tables(layout, scales, fields)
+    tables, memory = tables_of(layout, scales, fields)
     run(
         layout.forward,
-        _buffers(projected, aligned, kept, states, starts, reverse),
-        Numbers(_calls(fields), used, found, at, tables=tables),
+        buffers_of(projected, aligned, kept, states, starts, reverse),
+        Numbers(calls_of(fields), used, found, at, tables=tables),
         matrices,
-        _biases(layout, biases),
+        biases_of(layout, biases),
         batch,
         range(length - 1, -1, -1) if reverse else range(length),
         length - 1 if reverse else 0,
@@ -98,7 +102,7 @@ def all_steps_backward(
     length, batch = out.shape[:2]
     states = [state.contiguous() for state in states]
     starts = starts_of(layout.kept, batch)
-    buffers = _buffers(projected, out, kept, states, starts, reverse)
+    buffers = buffers_of(projected, out, kept, states, starts, reverse)
     carries = []
     for index, (state, gradient) in enumerate(zip(states, for_lasts, strict=True)):
         carry = state.new_zeros(2, *state.shape)
@@ -107,7 +111,7 @@ def all_steps_backward(
         carries.append(carry)
         buffers[f"carry{index}"], buffers[f"carried{index}"] = Buffer(carry, 0, 1), Buffer(carry, 1, 1)
     buffers["given"] = Buffer(torch.zeros_like(out) if for_out is None else for_out.contiguous())
-    gradients = {"for_input": out.new_empty(length, batch, _input_width(code))}
+    gradients = {"for_input": out.new_empty(length, batch, input_width(code))}
     for product in layout.products:
         if product.gradient.buffer not in gradients:
             gradients[product.gradient.buffer] = out.new_empty(length, batch, product.width)
@@ -116,8 +120,8 @@ def all_steps_backward(
     sums, extra = torch.zeros(used.shape[1], dtype=torch.float64), None
     if collects and for_scales is not None:
         extra = for_scales.double().contiguous()
-    tables, memory = _tables(layout, used[0], fields)
-    numbers = Numbers(_calls(fields), used, torch.empty(0), at, sums, extra, tables)
+    tables, memory = tables_of(layout, used[0], fields)
+    numbers = Numbers(calls_of(fields), used, torch.empty(0), at, sums, extra, tables)
     order = range(length) if reverse else range(length - 1, -1, -1)
     run(layout.backward, buffers, numbers, matrices, {}, batch, order, order[-1])
     del memory
@@ -127,70 +131,12 @@ def all_steps_backward(
         gradient = gradients[place.buffer][..., place.column : place.column + product.width]
         rows = gradient.flatten(0, 1)
         for_matrices.append(
-            torch.mm(rows.t(), _factor(product.factor, product.features, out, kept, states, starts, reverse))
+            torch.mm(rows.t(), factor_of(product.factor, product.features, out, kept, states, starts, reverse))
         )
         if product.bias >= 0:
             for_biases[product.bias] = rows.sum(0)
     lasts = [carry[(order[-1] + 1) & 1].clone() for carry in carries]
     return gradients["for_input"], for_matrices, for_biases, lasts, sums.to(used.dtype)
-
-
-def _rows(length: int, fields: Sequence[float]) -> int:
-    """How many rows of scales there are."""
-    return length if any(fields[4::FIELDS]) else 1
-
-
-def _input_width(code: Sequence[int]) -> int:
-    return next(row.width for row in decoded(code).rows if row.kind == Kind.INPUT)
-
-
-def _calls(fields: Sequence[float]) -> ctypes.Array[Call]:
-    rows = [fields[start : start + FIELDS] for start in range(0, len(fields), FIELDS)]
-    return (Call * len(rows))(*(Call(*row[:4], int(row[4])) for row in rows))
-
-
-def _biases(layout: Layout, biases: Sequence[Tensor]) -> dict[int, Tensor]:
-    """By the index of the matrix."""
-    return {number: biases[product.bias] for number, product in enumerate(layout.products) if product.bias >= 0}
-
-
-def _tables(layout: Layout, scales: Tensor, fields: Sequence[float]) -> tuple[list[Table], list[Tables]]:
-    """The functions that are tables, and the memory that they point to."""
-    rows, memory = [], []
-    for function, front, behind in layout.lookups:
-        levels = levels_of(scales[front], *fields[front * FIELDS : front * FIELDS + 2])
-        bounds = fields[behind * FIELDS : behind * FIELDS + 2]
-        memory.append(table_of(FUNCTIONS[Kind(function)], levels, scales[behind], *bounds))
-        rows.append(Table(*(part.data_ptr() for part in memory[-1]), front, behind))
-    return rows, memory
-
-
-def _buffers(
-    projected: Tensor, out: Tensor, kept: Tensor, states: Sequence[Tensor], starts: Sequence[int], reverse: bool
-) -> dict[str, Buffer]:
-    buffers = {"input": Buffer(projected), "out": Buffer(out), "kept": Buffer(kept, starts=starts)}
-    for index, state in enumerate(states):
-        before = buffers["kept" if index else "out"]
-        buffers[f"before{index}"] = before._replace(shift=1 if reverse else -1, first=state)
-    return buffers
-
-
-def _factor(
-    place: Place,
-    features: int,
-    out: Tensor,
-    kept: Tensor,
-    states: Sequence[Tensor],
-    starts: Sequence[int],
-    reverse: bool,
-) -> Tensor:
-    """What a matrix was multiplied with at all steps, ``(T·B, features)``."""
-    length, batch = out.shape[:2]
-    if place.buffer == "kept":
-        return kept[:, starts[place.segment] :][:, : batch * features].reshape(length * batch, features)
-    assert place.buffer == "before0", "a matrix is multiplied with the hidden state, or with what is kept"
-    first = states[0][None]
-    return torch.cat([out[1:], first] if reverse else [first, out[:-1]]).flatten(0, 1)
 
 
 @all_steps.register_fake
@@ -206,7 +152,7 @@ def _all_steps_fake(
 ) -> tuple[Tensor, list[Tensor], Tensor, Tensor, Tensor, Tensor]:
     layout = layout_of(tuple(code), tuple(fields))
     length, batch = projected.shape[:2]
-    used = scales.new_empty(_rows(length, fields), scales.shape[0])
+    used = scales.new_empty(rows_of_scales(length, fields), scales.shape[0])
     return (
         projected.new_empty(length, batch, layout.widths[0]),
         [state.new_empty(state.shape) for state in states],
@@ -237,7 +183,7 @@ def _all_steps_backward_fake(
     for_matrices, for_biases, for_states = (
         [part.new_empty(part.shape) for part in parts] for parts in (matrices, biases, states)
     )
-    for_input = out.new_empty(*out.shape[:2], _input_width(code))
+    for_input = out.new_empty(*out.shape[:2], input_width(code))
     return for_input, for_matrices, for_biases, for_states, used.new_empty(used.shape[1])
 
 
