@@ -1,17 +1,16 @@
-"""Batches in files that ``numpy.savez`` wrote. It imports no torch before it reads one, so that the command is there at once."""
+"""Batches in files that ``numpy.savez`` wrote."""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from quant_core.cli.errors import ArgumentError
 from quant_core.errors import LoadError
-
-if TYPE_CHECKING:
-    import torch
 
 Arrays = dict[str, Any]
 """The arrays of a file by their name, those that numpy named itself in their order."""
@@ -48,8 +47,6 @@ def batches_of(files: Sequence[Arrays], batch_size: int, dtype: torch.dtype) -> 
     Returns:
         Tuples of arguments, where numpy has named the arrays or there is only one; else mappings of keywords.
     """
-    import torch
-
     found: list[Any] = []
     for arrays in files:
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
