@@ -104,6 +104,10 @@ def test_layers_behind_others_get_a_quantizer_of_their_input_for_finn() -> None:
         nn.BatchNorm2d(2),
         nn.Conv2d(2, 2, 1),
     ]
-    model: Any = quantize(nn.Sequential(*layers), recipe("w4a4_finn"), graph=True, inputs=(X,)).model
+    net = nn.Sequential(*layers)
+    model: Any = quantize(net, recipe("w4a4_finn"), graph=True, inputs=(X,)).model
     convolutions = [model.get_submodule(path) for path in "035"]
     assert [conv.input_quant and int(conv.input_quant.bit_width()) for conv in convolutions] == [8, None, 4]
+    without = [*recipe("w4a4_finn"), Rule(types="Conv2d", options={"input_quant": None})]
+    model = quantize(net, without, graph=True, inputs=(X,)).model
+    assert [model.get_submodule(path).input_quant for path in "035"] == [None, None, None]

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from quant_core.errors import UnknownNameError, did_you_mean
-from quant_core.quant import Int8ActPerTensorFixedPoint
+from quant_core.quant import Int8ActPerTensorFixedPoint, Int8ActPerTensorFloat
 from quant_nn.convert.rule import Place, Rule
 
 CONVOLUTIONS: Final = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
@@ -98,7 +98,14 @@ class Int8ActOfDPU(Int8ActPerTensorFixedPoint):
     float_to_int_impl_type = "dpu"
 
 
-_DPU: Final = f"{__name__}:Int8ActOfDPU"
+class Int4ActPerTensorFloat(Int8ActPerTensorFloat):
+    """Activations of 4 bits that can be below zero."""
+
+    bit_width = 4
+
+
+_DPU: Final = f"{__name__}:{Int8ActOfDPU.__name__}"
+_INT4: Final = f"{__name__}:{Int4ActPerTensorFloat.__name__}"
 _ALL: Final = (
     Recipe(
         name="weight_only",
@@ -133,8 +140,8 @@ _ALL: Final = (
         target="finn",
         rules=(
             _for(PRODUCTS, weight_quant="Int8WeightPerChannelFloat", weight_bit_width=4),
-            _for(PRODUCTS, behind=PRODUCTS, input_quant="Int8ActPerTensorFloat", input_bit_width=4),
-            _for(PRODUCTS, place="first", input_quant="Int8ActPerTensorFloat", input_bit_width=8),
+            _for(PRODUCTS, behind=PRODUCTS, input_quant=_INT4),
+            _for(PRODUCTS, place="first", input_quant="Int8ActPerTensorFloat"),
             _for("ReLU", bit_width=4),
             Rule(types="ReLU6", layer="QuantReLU", options={"bit_width": 4, "max_val": 6.0}, optional=True),
             _for(("Hardtanh", "Tanh"), bit_width=4),
