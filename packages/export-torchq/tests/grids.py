@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import quant_nn as qnn
+from export_torchq.engines import ENGINES
 from quant_core.export import Artifact, Program, Verification, capture, compare, lower
 from quant_core.plugins import Registry
 from quant_core.quant import Int8ActPerTensorFixedPoint, Int8WeightPerTensorFixedPoint, Int32Bias
@@ -28,6 +29,9 @@ ALONE = Registry([EntryPoint("export-torchq", "export_torchq.plugin", "quant")])
 """This package without others, whose targets would be offered as remedies."""
 
 
+PRESENT = [engine for engine in ENGINES if engine in torch.backends.quantized.supported_engines]
+
+
 class Lowered:
     """A model, and what a target made of it."""
 
@@ -43,6 +47,13 @@ class Lowered:
 def lowered(target: str, model: nn.Module, *inputs: Tensor, shapes: Any = None, **options: Any) -> Lowered:
     program = capture(model.eval(), inputs, dynamic_shapes=shapes)
     return Lowered(model, program, lower(program, target, plugins=ALONE, **options))
+
+
+def with_each_engine(model: nn.Module, *inputs: Tensor) -> Iterator[tuple[str, Lowered]]:
+    """What ``torchq`` makes of a model, which is captured once, for each engine that this build of torch has."""
+    program = capture(model.eval(), inputs)
+    for engine in PRESENT:
+        yield engine, Lowered(model, program, lower(program, "torchq", plugins=ALONE, engine=engine))
 
 
 class Called(nn.Module):

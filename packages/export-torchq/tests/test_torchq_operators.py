@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 import quant_nn as qnn
 from export_torchq.engines import ENGINES
-from quant_core.export import check
 from quant_core.quant import (
     Int8ActPerTensorFloat,
     Int8WeightPerTensorFloat,
@@ -23,9 +22,8 @@ from quant_core.quant import (
     Uint8ActPerTensorFixedPointMaxInit,
 )
 
-from .grids import ALONE, EXACT, Act, Lowered, Middle, lowered, values
+from .grids import EXACT, PRESENT, Act, Lowered, Middle, lowered, values, with_each_engine
 
-PRESENT = [engine for engine in ENGINES if engine in torch.backends.quantized.supported_engines]
 IMAGE = values(2, 4, 7, 9)
 
 
@@ -79,17 +77,16 @@ IN_FLOATS = {
 """Layers that an engine does not compute in integers, or computes wrongly."""
 
 
-@pytest.mark.parametrize("engine", PRESENT)
 @pytest.mark.parametrize("name", LAYERS)
-def test_layers_are_one_operator_of_integers(name: str, engine: str) -> None:
+def test_layers_are_one_operator_of_integers(name: str) -> None:
     layer, shape, operator = LAYERS[name]
     x = values(*shape)
-    found = lowered("torchq", Middle(layer), x, engine=engine)
-    assert ([f"quantized.{operator}"] == calls(found)) == ((name, engine) not in IN_FLOATS)
-    notes = [note.what for note in check(found.program, "torchq", plugins=ALONE, options={"engine": engine}).notes[1:]]
-    floats = "this layer is computed in floats, between a dequantization and a quantization: "
-    assert notes == [floats + IN_FLOATS[name, engine]] if (name, engine) in IN_FLOATS else notes == []
-    assert_equal(found, x)
+    for engine, found in with_each_engine(Middle(layer), x):
+        assert ([f"quantized.{operator}"] == calls(found)) == ((name, engine) not in IN_FLOATS), engine
+        notes = [note.what for note in found.artifact.notes[1:]]
+        floats = "this layer is computed in floats, between a dequantization and a quantization: "
+        assert notes == ([floats + IN_FLOATS[name, engine]] if (name, engine) in IN_FLOATS else []), engine
+        assert_equal(found, x)
 
 
 _IN_HALVES = (
@@ -126,20 +123,19 @@ WRONG_IN_FBGEMM: dict[str, tuple[nn.Module, str, dict[str, bool]]] = {
 """Layers that torch 2.13 computes wrongly in fbgemm, which the engine x86 uses too, for some layers or on some processors."""
 
 
-@pytest.mark.parametrize("engine", PRESENT)
 @pytest.mark.parametrize("name", WRONG_IN_FBGEMM)
-def test_what_fbgemm_computes_wrongly_is_computed_in_floats(name: str, engine: str) -> None:
+def test_what_fbgemm_computes_wrongly_is_computed_in_floats(name: str) -> None:
     layer, note, where = WRONG_IN_FBGEMM[name]
     with torch.no_grad():
         layer.weight.copy_(torch.where(layer.weight > -0.05, 1.0, -1.0) * layer.weight.abs().max())
     axes = layer.weight.dim() - 2
     x = values(1, layer.in_channels, *(5,) * axes).abs() + 2
-    found = lowered("torchq", Middle(layer), x, engine=engine)
-    report = check(found.program, "torchq", plugins=ALONE, options={"engine": engine})
-    told = [text.what for text in report.notes if note.format(engine) in text.what]
-    assert bool(told) == where.get(engine, False)
-    assert any("quantized.conv" in call for call in calls(found)) != (bool(told) or (axes == 3 and engine == "qnnpack"))
-    assert found.compared(x).first_divergence is None
+    for engine, found in with_each_engine(Middle(layer), x):
+        told = any(note.format(engine) in one.what for one in found.artifact.notes)
+        assert told == where.get(engine, False), engine
+        whole = any("quantized.conv" in call for call in calls(found))
+        assert whole != (told or (axes == 3 and engine == "qnnpack")), engine
+        assert found.compared(x).first_divergence is None, engine
 
 
 def test_unsigned_activations_of_7_bits_overflow_nothing() -> None:
@@ -282,8 +278,7 @@ WRONG: dict[str, tuple[Any, tuple[int, ...], tuple[str, ...]]] = {
 def test_what_torch_computes_wrongly_is_computed_in_floats(name: str) -> None:
     function, shape, engines = WRONG[name]
     x = values(*shape)
-    for engine in PRESENT:
-        found = lowered("torchq", Middle(function), x, engine=engine)
+    for engine, found in with_each_engine(Middle(function), x):
         assert ("aten.dequantize" in calls(found)) == (engine in engines)
         assert found.compared(x).first_divergence is None
 
@@ -292,8 +287,7 @@ def test_transposed_convolutions_of_groups_with_a_scale_for_each_channel() -> No
     layer = qnn.QuantConvTranspose2d(4, 6, 3, groups=2, weight_scaling_per_output_channel=True, **EXACT)
     with torch.no_grad():
         layer.weight.mul_(torch.tensor([0.2, 1, 5]).reshape(1, 3, 1, 1))
-    for engine in PRESENT:
-        found = lowered("torchq", Middle(layer), IMAGE, engine=engine)
+    for _, found in with_each_engine(Middle(layer), IMAGE):
         assert "quantized.conv_transpose2d" not in calls(found)
         assert_equal(found, IMAGE)
 
