@@ -25,17 +25,17 @@ OFF["LSTM"] = {**OFF["GRU"], "cell_state_quant": None}
 
 
 class StepwiseRNN(QuantRNN):
-    def _runs_in_float(self, steps: int | torch.SymInt) -> bool:
+    def _runs_in_float(self) -> bool:
         return False
 
 
 class StepwiseGRU(QuantGRU):
-    def _runs_in_float(self, steps: int | torch.SymInt) -> bool:
+    def _runs_in_float(self) -> bool:
         return False
 
 
 class StepwiseLSTM(QuantLSTM):
-    def _runs_in_float(self, steps: int | torch.SymInt) -> bool:
+    def _runs_in_float(self) -> bool:
         return False
 
 

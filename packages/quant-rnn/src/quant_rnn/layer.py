@@ -20,7 +20,7 @@ from quant_rnn.direction import Direction
 from quant_rnn.float_path import flat_weights, is_off, run_in_float
 from quant_rnn.parameters import Sizes, check_options, register, reset
 from quant_rnn.quantizing import MaybeQuantized, concatenate, quantized, stack
-from quant_rnn.states import check_features, check_input, check_state, zeros
+from quant_rnn.states import check_features, check_input, first_states
 
 if TYPE_CHECKING:
     from quant_nn.correction import BiasError
@@ -177,18 +177,9 @@ class QuantRecurrent(QuantLayer):
         self, x: MaybeQuantized, given: Sequence[Any] | None, batch: int, *, single: bool
     ) -> list[list[MaybeQuantized]]:
         """The states before the first step: for each kind, one ``(B, …)`` for each layer and direction."""
-        features = (self.sizes.outputs, self.sizes.hidden)[: len(self.state_names)]
-        count = self.sizes.layers * self.sizes.directions
-        if given is None:
-            return [[zeros((batch, size), x) for _ in range(count)] for size in features]
-        start: list[list[MaybeQuantized]] = []
-        for state, size, name in zip(given, features, self.state_names, strict=True):
-            if isinstance(state, (list, tuple)):  # as the layer returns states that are not joined
-                state = torch.stack([value_of(part) for part in state])
-            check_state(state, (count, size) if single else (count, batch, size), name, self._named())
-            rows = value_of(state).unbind(0)
-            start.append([row.unsqueeze(0) if single else row for row in rows])
-        start[0] = [quantized(self.io_quant, value_of(row)) for row in start[0]]
+        start = first_states(self.sizes, self.state_names, x, given, batch, self._named(), single=single)
+        if given is not None:
+            start[0] = [quantized(self.io_quant, value_of(row)) for row in start[0]]
         return start
 
     def _run(

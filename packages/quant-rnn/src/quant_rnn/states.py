@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from quant_core.errors import InputError
 from quant_core.tensor import QuantTensor
+from quant_nn.layer import value_of
+from quant_rnn.parameters import Sizes
 from quant_rnn.quantizing import MaybeQuantized
 
 
@@ -82,6 +85,43 @@ def check_state(state: Tensor | QuantTensor, wanted: Sequence[int], name: str, w
         )
 
 
-def zeros(shape: Sequence[int], like: Tensor | QuantTensor) -> Tensor:
-    """The state that a sequence starts from where none is given."""
+def first_states(
+    sizes: Sizes,
+    names: Sequence[str],
+    x: MaybeQuantized,
+    given: Sequence[Any] | None,
+    batch: int,
+    where: str,
+    *,
+    single: bool,
+) -> list[list[MaybeQuantized]]:
+    """The states before the first step: for each kind, one ``(B, …)`` for each layer and direction.
+
+    Args:
+        sizes: those of the layer.
+        names: what its kinds of states are called.
+        x: the input, for type and device.
+        given: a state of each kind, as the layer takes and returns them; ``None`` for zeros.
+        batch: how many sequences there are.
+        where: the layer, for errors.
+        single: whether there is one sequence without an axis for it.
+
+    Raises:
+        InputError: when the shape of a state is another one.
+    """
+    features = (sizes.outputs, sizes.hidden)[: len(names)]
+    count = sizes.layers * sizes.directions
+    if given is None:
+        return [[_zeros((batch, size), x) for _ in range(count)] for size in features]
+    start: list[list[MaybeQuantized]] = []
+    for state, size, name in zip(given, features, names, strict=True):
+        if isinstance(state, (list, tuple)):  # as the layer returns states that are not joined
+            state = torch.stack([value_of(part) for part in state])
+        check_state(state, (count, size) if single else (count, batch, size), name, where)
+        rows = value_of(state).unbind(0)
+        start.append([row.unsqueeze(0) if single else row for row in rows])
+    return start
+
+
+def _zeros(shape: Sequence[int], like: MaybeQuantized) -> Tensor:
     return torch.zeros(tuple(shape), dtype=like.dtype, device=like.device)
