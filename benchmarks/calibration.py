@@ -142,7 +142,7 @@ def linear() -> tuple[nn.Module, Tensor]:
     return nn.Sequential(*layers, qnn.QuantLinear(512, 512), act(), qnn.QuantLinear(512, 10)), torch.randn(128, 256)
 
 
-def passes(rounds: int, batches: int = 6) -> Table:
+def passes(rounds: int, batches: int = 16) -> Table:
     """A pass over some batches while calibrating, against the same pass in evaluation."""
     table = Table("network", "evaluation, ms", "max, times that", "histograms, times that", box=None)
     for network in (convolutions, depthwise, linear):
