@@ -135,6 +135,10 @@ def test_rules_that_contradict_each_other() -> None:
         "two rules contradict each other: one excludes what the other replaces",
         "at rule 1 and rule 2",
     ]
+    assert refused(ConfigurationError, Net(), [W4, Rule(names="head", options={"weight_quant": None})])[:2] == [
+        "two rules contradict each other: weight_bit_width=4 and a quantizer that is switched off",
+        "at rule 1 and rule 2",
+    ]
     layers = [Rule(types="Linear", layer="QuantLinear"), Rule(names="head", layer="QuantConv2d")]
     assert refused(ConfigurationError, Net(), layers)[0] == (
         "two rules contradict each other: layer='QuantLinear' and layer='QuantConv2d'"

@@ -71,6 +71,21 @@ def test_options_of_several_rules_are_merged() -> None:
     assert [model[i][0].input_quant is not None for i in range(3)] == [True, True, False]
 
 
+def test_a_quantizer_that_is_switched_off_takes_its_options_along() -> None:
+    rules = [
+        Rule(types="Conv2d", options={"weight_bit_width": 4, "weight_narrow_range": False}),
+        Rule(types="ReLU", options={"bit_width": 3, "return_quant_tensor": True}),
+        Rule(names="1", types="Conv2d", options={"weight_quant": None}),
+        Rule(names="1", types="ReLU", options={"act_quant": None, "return_quant_tensor": False}),
+    ]
+    conversion = quantize(net(), rules)
+    model = conversion.model
+    assert conversion.replaced[2].options == {"weight_quant": None}
+    assert bits(nn.Sequential(model[0], model[2])) == {"0.0": 4, "1.0": 4}
+    assert model[1][0].weight_quant is None
+    assert [block[1].act_quant is None for block in model[:3]] == [False, True, False]
+
+
 def test_a_later_rule_takes_an_excluded_layer_back() -> None:
     rules = [
         Rule(types="Conv2d", options={"weight_bit_width": 4}),

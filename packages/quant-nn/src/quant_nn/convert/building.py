@@ -39,7 +39,7 @@ def build(
         QuantError: what the quantized type raises for its options.
     """
     own = next((t for t in chain(layer.parameters(), layer.buffers()) if t.is_floating_point()), None)
-    taken = _arguments_of(quant_type)
+    taken = arguments_of(quant_type)
     place = {} if own is None else {"device": own.device, "dtype": own.dtype}
     arguments = {**_float_arguments(layer, kind, quant_type), **{name: place[name] for name in place if name in taken}}
     arguments = {name: found for name, found in arguments.items() if name not in options}
@@ -64,7 +64,7 @@ def _float_arguments(layer: nn.Module, kind: type, quant_type: Any) -> Mapping[s
     if hasattr(quant_type, "float_arguments"):
         stated: Mapping[str, Any] = quant_type.float_arguments(layer)
         return stated
-    taken = _arguments_of(quant_type)
+    taken = arguments_of(quant_type)
     found = {name: _present(layer, name) for name in taken if name not in _PLACE and hasattr(layer, name)}
     lacking = [name for name, parameter in taken.items() if parameter.default is parameter.empty and name not in found]
     if lacking:
@@ -73,7 +73,7 @@ def _float_arguments(layer: nn.Module, kind: type, quant_type: Any) -> Mapping[s
             why=f"{kind.__name__} has no attribute of this name",
             fix=f"Set it in the options of the rule, or give {quant_type.__name__} a static method float_arguments(layer).",
         )
-    for name, parameter in _arguments_of(kind).items():
+    for name, parameter in arguments_of(kind).items():
         if name in taken or name in (*_PLACE, *_WITHOUT_EFFECT) or not hasattr(layer, name):
             continue
         if _present(layer, name) != parameter.default:
@@ -85,7 +85,7 @@ def _float_arguments(layer: nn.Module, kind: type, quant_type: Any) -> Mapping[s
     return found
 
 
-def _arguments_of(kind: Any) -> dict[str, inspect.Parameter]:
+def arguments_of(kind: Any) -> dict[str, inspect.Parameter]:
     """The named arguments of a constructor; those that begin with an underscore are no options of the layer."""
     parameters = inspect.signature(kind).parameters
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,6 +12,7 @@ from torch import fx
 from quant_core.errors import ConfigurationError
 from quant_nn.convert.ends import at_end, stands_behind
 from quant_nn.convert.rule import Place, Rule, label
+from quant_nn.convert.rule_options import is_quantizer_option
 from quant_nn.convert.sites import Site
 
 
@@ -37,6 +38,25 @@ class Decision:
     def replaces(self) -> bool:
         """Whether some rule is for it, and none excludes it."""
         return bool(self.rules) and self.excluded_by is None
+
+    def switched_off(self, key: str, arguments: Collection[str] = ()) -> int | None:
+        """The number of a later rule that says that there is no quantizer which this option could go to.
+
+        Args:
+            key: an option, such as ``weight_bit_width``, for which ``weight_quant`` may be ``None``. Activations have options
+                without prefix.
+            arguments: the arguments of the layer itself, which are no options of quantizers.
+        """
+        for name, (found, number) in self.options.items():
+            prefix = "" if name == "act_quant" and arguments else name.removesuffix("quant")
+            others = found is None and is_quantizer_option(name) and name != key and key not in arguments
+            if others and key.startswith(prefix) and self.options[key][1] < number:
+                return number
+        return None
+
+    def read_by(self, arguments: Collection[str]) -> list[str]:
+        """The options that a layer with these arguments gets: those of quantizers that are there."""
+        return [key for key in self.options if self.switched_off(key, arguments) is None]
 
     def add(self, number: int, rule: Rule) -> None:
         """Let one more rule have its say; it overrides those before it."""

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from quant_core.errors import ConfigurationError, QuantError, UnknownNameError, did_you_mean
+from quant_core.errors import ConfigurationError, QuantError
 from quant_core.export.provenance import public_name
 from quant_core.plugins import Registry, load_attribute, registry
-from quant_core.plugins.references import REFERENCE
 from quant_nn.convert.admission import check_arguments, check_model
-from quant_nn.convert.building import build
+from quant_nn.convert.building import arguments_of, build
 from quant_nn.convert.calls import functional_calls, with_places
 from quant_nn.convert.carrying import carry_over
 from quant_nn.convert.conversion import Conversion, Left, Replaced
@@ -23,7 +22,7 @@ from quant_nn.convert.inference_kernels import call_parts
 from quant_nn.convert.matching import Decision, decide
 from quant_nn.convert.rule import Rule, label
 from quant_nn.convert.rule_errors import check_effective, check_matched
-from quant_nn.convert.rule_options import resolved
+from quant_nn.convert.rule_options import layer_named, resolved
 from quant_nn.convert.sharing import share_quantizers
 from quant_nn.convert.sites import check_held_once, float_types, sites
 
@@ -146,13 +145,15 @@ def _build(decision: Decision, rules: tuple[Rule, ...], plugins: Registry, devic
             why=f"an attribute 'forward' was set on this {site.type_name}, which a quantized layer would not call",
             fix="Exclude this layer with a rule, or remove the attribute.",
         )
-    options = {}
-    for key, (found, number) in decision.options.items():
-        with _at(site.place, rules, number, key):
-            options[key] = resolved(key, found, plugins)
     naming = decision.rules[-1] if decision.layer is None else decision.layer[1]
     with _at(site.place, rules, naming, "layer"):
         quant_type = _quant_type(decision, plugins)
+    arguments = arguments_of(quant_type)
+    options = {}
+    for key in decision.read_by(arguments):
+        found, number = decision.options[key]
+        with _at(site.place, rules, number, key):
+            options[key] = resolved(key, found, plugins)
     try:
         return build(site.module, site.kind, quant_type, options, device)
     except QuantError as error:
@@ -187,7 +188,7 @@ def _quant_type(decision: Decision, plugins: Registry) -> Any:
     """The one that a rule names, or else the one that is registered."""
     entries = decision.site.entries
     if decision.layer is not None:
-        return _layer_named(decision.layer[0], plugins)
+        return layer_named(decision.layer[0], plugins)
     if len(entries) > 1:
         raise ConfigurationError(
             f"several quantized layers are registered for {decision.site.type_name}",
@@ -195,20 +196,6 @@ def _quant_type(decision: Decision, plugins: Registry) -> Any:
             fix=f"Choose one with layer={entries[0].name!r} in the rule.",
         )
     return load_attribute(entries[0].quant_type)
-
-
-def _layer_named(name: str | type, plugins: Registry) -> Any:
-    if isinstance(name, type):
-        return name
-    if REFERENCE.fullmatch(name):
-        return load_attribute(name)
-    if name not in plugins.layers:
-        raise UnknownNameError(
-            f"unknown layer {name!r}",
-            why="layer is the name of a registered quantized layer, or 'package.module:Class'",
-            fix=did_you_mean(name, plugins.layers),
-        )
-    return load_attribute(plugins.layers[name].item.quant_type)
 
 
 def _joins(chosen: list[Decision], rules: tuple[Rule, ...], model: nn.Module) -> set[str]:
@@ -247,7 +234,7 @@ def _replaced(decision: Decision, rules: tuple[Rule, ...], layer: nn.Module) -> 
         also=tuple(decision.site.paths[1:]),
         float_type=decision.site.type_name,
         quant_type=public_name(type(layer)),
-        options={name: found for name, (found, _) in decision.options.items()},
+        options={name: decision.options[name][0] for name in decision.read_by(arguments_of(type(layer)))},
         rules=tuple(label(rules[number], number) for number in decision.rules),
         layer=layer,
     )

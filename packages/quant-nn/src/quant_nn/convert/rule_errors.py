@@ -71,6 +71,9 @@ def _overridden(number: int, rule: Rule, matched: Sequence[Decision]) -> Iterato
         if kept and all(_differ(decision.options[key], (own, number)) for decision in kept):
             value, other = kept[0].options[key]
             yield f"{key}={own!r} and {key}={value!r}", other, key
+        off = [decision.switched_off(key) for decision in kept]
+        if off and off[0] is not None and None not in off:
+            yield f"{key}={own!r} and a quantizer that is switched off", off[0], key
     if rule.layer is not None and kept and all(decision.layer != (rule.layer, number) for decision in kept):
         other_layer = kept[0].layer
         assert other_layer is not None  # this rule names one, and was overridden

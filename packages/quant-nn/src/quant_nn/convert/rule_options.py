@@ -75,3 +75,23 @@ def resolved(key: str, value: Any, plugins: Registry) -> Any:
             fix=did_you_mean(value, plugins.quantizers),
         )
     return load_attribute(plugins.quantizers[value].item.quantizer)
+
+
+def layer_named(name: str | type, plugins: Registry) -> Any:
+    """The quantized layer that a rule names.
+
+    Raises:
+        UnknownNameError: for one that nobody registers; offers the nearest one.
+        PluginError: for a reference to code that cannot be imported.
+    """
+    if isinstance(name, type):
+        return name
+    if REFERENCE.fullmatch(name):
+        return load_attribute(name)
+    if name not in plugins.layers:
+        raise UnknownNameError(
+            f"unknown layer {name!r}",
+            why="layer is the name of a registered quantized layer, or 'package.module:Class'",
+            fix=did_you_mean(name, plugins.layers),
+        )
+    return load_attribute(plugins.layers[name].item.quant_type)
