@@ -23,41 +23,65 @@ from quant_core.ops import integer_range
 from quant_core.proxies import QuantProxy
 from quant_core.tensor import QuantTensor
 from quant_rnn.native import steps
-from quant_rnn.steady import is_integer, steady
+from quant_rnn.steady import LearnedScaling, is_integer, is_steady, learned_scales, learned_scaling, stored_scale
 
 
 class Collected(NamedTuple):
     """A quantizer at one place of a step.
 
     Attributes:
-        scale: the stored one; 0 where it collects, and where there is no quantizer.
         low: the smallest integer.
         high: the largest one.
         divisor: a threshold divided by it is the scale.
         least: the smallest threshold.
         left: how many calls it goes on collecting; ``None`` where it does not.
+        scaling: what its scale is learned by; ``None`` where it collects, and where the scale comes from elsewhere.
+        scale: the one from elsewhere.
     """
 
-    scale: Tensor
     low: float
     high: float
     divisor: float = 1.0
     least: float = 0.0
     left: int | None = None
+    scaling: LearnedScaling | None = None
+    scale: Tensor | None = None
 
 
-def collected(quantizer: QuantProxy | None, like: Tensor, elements: int) -> Collected | None:
+def collected(quantizer: QuantProxy, like: Tensor, elements: int) -> Collected | None:
     """What the native steps need to know of a quantizer that is given so many elements; ``None`` for what they do not know."""
-    found = steady(quantizer, like)
-    if found is not None:
-        return Collected(*found)
-    if quantizer is None or not is_collecting(quantizer, elements):
+    if not is_integer(quantizer):
         return None
-    quant, scaling = quantizer.tensor_quant, quantizer.tensor_quant.scaling_impl
-    bits = float(quant.bit_width_impl.constant)
+    quant = quantizer.tensor_quant
+    scaling, bits = quant.scaling_impl, float(quant.bit_width_impl.constant)
     low, high = integer_range(bits, signed=quant.signed, narrow_range=quant.narrow_range)
+    if is_steady(quantizer):
+        learned = learned_scaling(quantizer, like)
+        if learned is not None:
+            return Collected(low, high, float(quant.int_scaling_impl(bits)), learned.least, scaling=learned)
+        scale = stored_scale(quantizer, like)
+        return None if scale is None else Collected(low, high, scale=scale)
+    if not is_collecting(quantizer, elements):
+        return None
     left = scaling.collected.steps - int(scaling.collected.count)
-    return Collected(like.new_zeros(()), low, high, float(quant.int_scaling_impl(bits)), scaling.least, left)
+    return Collected(low, high, float(quant.int_scaling_impl(bits)), scaling.least, left)
+
+
+def scales_of(calls: Sequence[Collected], like: Tensor) -> Tensor:
+    """The scale of each call, ``(calls,)``; 0 where it collects."""
+    found: dict[int, Tensor] = {number: call.scale for number, call in enumerate(calls) if call.scale is not None}
+    alike: dict[float, list[int]] = {}
+    for number, call in enumerate(calls):
+        if call.scaling is not None:
+            alike.setdefault(call.least, []).append(number)
+    for numbers in alike.values():
+        scalings = [scaling for number in numbers if (scaling := calls[number].scaling) is not None]
+        scales = learned_scales(scalings, [calls[number].divisor for number in numbers])
+        if len(numbers) == len(calls):
+            return scales
+        found.update(zip(numbers, scales.unbind(0), strict=True))
+    none = like.new_zeros(())
+    return torch.stack([found.get(number, none) for number in range(len(calls))]) if calls else like.new_zeros(0)
 
 
 def is_collecting(quantizer: QuantProxy, elements: int) -> bool:

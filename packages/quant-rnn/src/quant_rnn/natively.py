@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from quant_core.proxies import QuantProxy
-from quant_rnn.collecting import Collected, at_scales, collected, distinct, follow
+from quant_rnn.collecting import Collected, at_scales, collected, distinct, follow, scales_of
 from quant_rnn.native.acceptance import takes
 from quant_rnn.native.program import Kind, Program, encoded
 from quant_rnn.native.recorder import Recorder
@@ -66,7 +65,7 @@ def run_natively(
         if left == 0:
             return Piece()
         part = projected[-left:] if reverse else projected[:left]
-    scales = torch.stack([call.scale for call in calls]) if calls else projected.new_zeros(0)
+    scales = scales_of(calls, projected)
     fields = [number for call in calls for number in _fields(call)]
     out, lasts, used, found, *_ = all_steps(
         part, recorder.matrices, recorder.biases, list(state), scales, encoded(program), fields, reverse

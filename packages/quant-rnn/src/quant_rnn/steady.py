@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from quant_core.components import IntQuant
-from quant_core.ops import integer_range
+from quant_core.components import (
+    FloatRestriction,
+    IntQuant,
+    IntScaling,
+    ParameterFromRuntimeStatsScaling,
+    ParameterScaling,
+)
 from quant_core.proxies import ActQuantProxyFromInjector, QuantProxy
 
 MOST_LEVELS = 4096
 """Larger tables than that of 12 bits would not pay."""
 
-
-class Steady(NamedTuple):
-    """A quantizer that only rounds: ``clamp(round(x / scale), low, high) · scale``."""
-
-    scale: Tensor
-    low: float
-    high: float
+LearnedScaling = ParameterScaling | ParameterFromRuntimeStatsScaling
 
 
-def steady(quantizer: QuantProxy | None, like: Tensor) -> Steady | None:
-    """The grid of a quantizer; ``None`` where it does something besides, or learns from the tensor.
+def stored_scale(quantizer: QuantProxy, like: Tensor) -> Tensor | None:
+    """The scale of a steady quantizer, 0-dim; ``None`` where it has several."""
+    scale, _, _ = quantizer.tensor_quant.grid(like.new_zeros(()))
+    return scale.reshape(()).to(like.dtype) if scale.numel() == 1 else None
 
-    A quantizer that is off has scale 0.
-    """
-    if quantizer is None or not quantizer.is_quant_enabled:
-        return Steady(like.new_zeros(()), 0.0, 0.0)
-    if not is_steady(quantizer):
-        return None
+
+def learned_scaling(quantizer: QuantProxy, like: Tensor) -> LearnedScaling | None:
+    """What the scale of a steady quantizer comes from, where that is ``max(|parameter|, least) / divisor`` of one number."""
     quant = quantizer.tensor_quant
-    scale, _, _ = quant.grid(like.new_zeros(()))
-    low, high = integer_range(
-        float(quant.bit_width_impl.constant), signed=quant.signed, narrow_range=quant.narrow_range
-    )
-    if scale.numel() != 1:
+    scaling = quant.scaling_impl
+    if type(scaling) not in (ParameterScaling, ParameterFromRuntimeStatsScaling):
         return None
-    return Steady(scale.reshape(()).to(like.dtype), low, high)
+    if type(scaling.restrict_scaling_impl) is not FloatRestriction or type(quant.int_scaling_impl) is not IntScaling:
+        return None
+    found: LearnedScaling = scaling
+    return found if scaling.value.numel() == 1 and scaling.value.dtype == like.dtype else None
+
+
+def learned_scales(scalings: Sequence[LearnedScaling], divisors: Sequence[float]) -> Tensor:
+    """The scales of quantizers with one smallest threshold, in one operation, ``(N,)``: they differ in nothing but numbers."""
+    found = [scaling.parameter_now() for scaling in scalings]
+    parameters = torch.stack([parameter.reshape(()) for parameter in found if parameter is not None])
+    return scalings[0].of_parameter(parameters) / parameters.new_tensor(divisors)
 
 
 def is_steady(quantizer: QuantProxy) -> bool:

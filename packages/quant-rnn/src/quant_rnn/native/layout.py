@@ -39,6 +39,7 @@ class Layout(NamedTuple):
 
     Attributes:
         lookups: the functions that are tables.
+        levels: how long the longest table is.
         forward: the plan of a step.
         backward: that of its gradients.
         kept: how many columns each block has that is kept for each step, besides the output.
@@ -49,6 +50,7 @@ class Layout(NamedTuple):
     """
 
     lookups: list[Lookup]
+    levels: int
     forward: Plan
     backward: Plan
     kept: list[int]
@@ -78,6 +80,7 @@ def layout_of(code: tuple[int, ...], fields: tuple[float, ...]) -> Layout:
     backward = plan_of(back.rows, known, _gradient_places(program, back))
     return Layout(
         lookups,
+        max((int(calls[one.front][1] - calls[one.front][0]) + 1 for one in lookups), default=0),
         forward,
         backward,
         kept,

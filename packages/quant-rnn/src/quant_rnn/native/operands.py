@@ -13,7 +13,7 @@ from quant_rnn.native.library import Call, Table
 from quant_rnn.native.machine import Buffer
 from quant_rnn.native.plan import Place
 from quant_rnn.native.program import Kind, decoded
-from quant_rnn.native.tables import FUNCTIONS, Tables, levels_of, table_of
+from quant_rnn.native.tables import FUNCTIONS, levels_of, table_of
 
 
 def rows_of_scales(length: int, fields: Sequence[float]) -> int:
@@ -37,15 +37,23 @@ def biases_of(layout: Layout, biases: Sequence[Tensor]) -> dict[int, Tensor]:
     return {number: biases[product.bias] for number, product in enumerate(layout.products) if product.bias >= 0}
 
 
-def tables_of(layout: Layout, scales: Tensor, fields: Sequence[float]) -> tuple[list[Table], list[Tables]]:
-    """The functions that are tables, and the memory that they point to."""
-    rows, memory = [], []
-    for function, front, behind in layout.lookups:
+def tables_of(layout: Layout, scales: Tensor, fields: Sequence[float]) -> Tensor:
+    """The functions that are tables: value, slope and error of each level, ``(tables, 3, levels)``."""
+    found = scales.new_zeros(len(layout.lookups), 3, layout.levels)
+    for rows, (function, front, behind) in zip(found, layout.lookups, strict=True):
         levels = levels_of(scales[front], *fields[front * FIELDS : front * FIELDS + 2])
         bounds = fields[behind * FIELDS : behind * FIELDS + 2]
-        memory.append(table_of(FUNCTIONS[Kind(function)], levels, scales[behind], *bounds))
-        rows.append(Table(*(part.data_ptr() for part in memory[-1]), front, behind))
-    return rows, memory
+        for row, part in zip(rows, table_of(FUNCTIONS[Kind(function)], levels, scales[behind], *bounds), strict=True):
+            row[: len(levels)] = part
+    return found
+
+
+def pointers_of(layout: Layout, tables: Tensor) -> list[Table]:
+    """The tables for the native steps."""
+    return [
+        Table(*(part.data_ptr() for part in table), front, behind)
+        for table, (_, front, behind) in zip(tables, layout.lookups, strict=True)
+    ]
 
 
 def buffers_of(

@@ -23,6 +23,7 @@ from quant_rnn.native.operands import (
     calls_of,
     factor_of,
     input_width,
+    pointers_of,
     rows_of_scales,
     tables_of,
 )
@@ -38,7 +39,7 @@ def all_steps(
     code: Sequence[int],
     fields: Sequence[float],
     reverse: bool,
-) -> tuple[Tensor, list[Tensor], Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, list[Tensor], Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Outputs ``(T, B, P)``, last states ``(B, …)``, the scale of each call ``(T, calls)`` and its statistic, and what the
     backward pass needs. Where nothing collects there is one row of scales for all steps.
 
@@ -60,24 +61,23 @@ def all_steps(
     aligned = projected.new_empty(length, ends[-1])
     used = scales.repeat(rows_of_scales(length, fields), 1)
     found, at = torch.zeros_like(used), torch.zeros_like(used, dtype=torch.int64)
-    tables, memory = tables_of(layout, scales, fields)
+    tables = tables_of(layout, scales, fields)
     run(
         layout.forward,
         buffers_of(projected, aligned, kept, states, starts, reverse),
-        Numbers(calls_of(fields), used, found, at, tables=tables),
+        Numbers(calls_of(fields), used, found, at, tables=pointers_of(layout, tables)),
         matrices,
         biases_of(layout, biases),
         batch,
         range(length - 1, -1, -1) if reverse else range(length),
         length - 1 if reverse else 0,
     )
-    del memory  # kept until here, because the tables point to it
     last = 0 if reverse else length - 1
     out = aligned[:, : batch * layout.widths[0]].contiguous().view(length, batch, -1)
     lasts = [out[last].clone()]
     for place, width in zip(layout.after[1:], layout.widths[1:], strict=True):
         lasts.append(kept[last, starts[place.segment] :][: batch * width].view(batch, width).clone())
-    return out, lasts, used, found, at, kept
+    return out, lasts, used, found, at, kept, tables
 
 
 @torch.library.custom_op("quant_rnn::steps_backward", mutates_args=())
@@ -93,6 +93,7 @@ def all_steps_backward(
     used: Tensor,
     at: Tensor,
     kept: Tensor,
+    tables: Tensor,
     code: Sequence[int],
     fields: Sequence[float],
     reverse: bool,
@@ -120,11 +121,9 @@ def all_steps_backward(
     sums, extra = torch.zeros(used.shape[1], dtype=torch.float64), None
     if collects and for_scales is not None:
         extra = for_scales.double().contiguous()
-    tables, memory = tables_of(layout, used[0], fields)
-    numbers = Numbers(calls_of(fields), used, torch.empty(0), at, sums, extra, tables)
+    numbers = Numbers(calls_of(fields), used, torch.empty(0), at, sums, extra, pointers_of(layout, tables))
     order = range(length) if reverse else range(length - 1, -1, -1)
     run(layout.backward, buffers, numbers, matrices, {}, batch, order, order[-1])
-    del memory
     for_matrices, for_biases = [], [torch.empty_like(bias) for bias in biases]
     for product in layout.products:
         place = product.gradient
@@ -149,7 +148,7 @@ def _all_steps_fake(
     code: Sequence[int],
     fields: Sequence[float],
     reverse: bool,
-) -> tuple[Tensor, list[Tensor], Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, list[Tensor], Tensor, Tensor, Tensor, Tensor, Tensor]:
     layout = layout_of(tuple(code), tuple(fields))
     length, batch = projected.shape[:2]
     used = scales.new_empty(rows_of_scales(length, fields), scales.shape[0])
@@ -160,6 +159,7 @@ def _all_steps_fake(
         torch.empty_like(used),
         torch.empty_like(used, dtype=torch.int64),
         projected.new_empty(length, starts_of(layout.kept, batch)[-1]),
+        projected.new_empty(len(layout.lookups), 3, layout.levels),
     )
 
 
@@ -176,6 +176,7 @@ def _all_steps_backward_fake(
     used: Tensor,
     at: Tensor,
     kept: Tensor,
+    tables: Tensor,
     code: Sequence[int],
     fields: Sequence[float],
     reverse: bool,
@@ -189,17 +190,17 @@ def _all_steps_backward_fake(
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     projected, matrices, biases, states, _, *ctx.options = inputs
-    out, _, used, found, at, kept = output
-    ctx.mark_non_differentiable(found, at, kept)
+    out, _, used, found, at, kept, tables = output
+    ctx.mark_non_differentiable(found, at, kept, tables)
     ctx.set_materialize_grads(False)
     ctx.counts = [len(matrices), len(biases), len(states)]
     read = layout_of(*(tuple(part) for part in ctx.options[:2])).reads_input
     given = [projected] if read else []
-    ctx.save_for_backward(out, used, at, kept, *matrices, *biases, *states, *given)
+    ctx.save_for_backward(out, used, at, kept, tables, *matrices, *biases, *states, *given)
 
 
 def _backward(ctx: Any, for_out: Tensor | None, for_lasts: Any, for_scales: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    out, used, at, kept, *others = ctx.saved_tensors
+    out, used, at, kept, tables, *others = ctx.saved_tensors
     parts = []
     for count in ctx.counts:
         parts.append(others[:count])
@@ -215,6 +216,7 @@ def _backward(ctx: Any, for_out: Tensor | None, for_lasts: Any, for_scales: Tens
         used,
         at,
         kept,
+        tables,
         *ctx.options,
     )
     return *gradients, None, None, None
