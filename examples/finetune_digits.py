@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -60,13 +61,13 @@ def digits() -> tuple[Tensor, Tensor]:
     return torch.tensor(data.data, dtype=torch.float32) / 16, torch.tensor(data.target)
 
 
-def train(net: nn.Module, images: Tensor, labels: Tensor, epochs: int, rate: float, batch: int = 64) -> None:
+def train(net: nn.Module, images: Tensor, labels: Tensor, epochs: int, rate: float, what: str, batch: int = 64) -> None:
     """Stochastic gradient descent, with a rate that follows a cosine down to one hundredth."""
     optimizer = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9)
     steps = epochs * -(-len(images) // batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps, eta_min=rate / 100)
     net.train()
-    for _ in range(epochs):
+    for _ in track(range(epochs), description=what, transient=True):
         for picked in torch.randperm(len(images)).split(batch):
             optimizer.zero_grad()
             F.cross_entropy(net(images[picked]), labels[picked]).backward()
@@ -87,13 +88,13 @@ def run(epochs: int, seed: int) -> dict[str, float]:
     images, labels = digits()
     seen, test = (images[:-HELD_BACK], labels[:-HELD_BACK]), (images[-HELD_BACK:], labels[-HELD_BACK:])
     floats = float_network()
-    train(floats, *seen, epochs, LEARNING_RATE)
+    train(floats, *seen, epochs, LEARNING_RATE, "float")
 
     net = quantized_network()
     net.load_state_dict(floats.state_dict())
     qnn.calibrate(net, seen[0].split(128), method="mse")
     calibrated = copy.deepcopy(net)
-    train(net, *seen, max(epochs // 10, 1), LEARNING_RATE / 100)
+    train(net, *seen, max(epochs // 10, 1), LEARNING_RATE / 100, "fine-tuning")
     return {
         "float": accuracy(floats, *test),
         "calibrated": accuracy(calibrated, *test),
