@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import quant_nn as qnn
-from quant_core.export import capture, check, export
+from quant_core.export import capture, check, export, lower, verify
 
 TESTED = 50
 TRAINED = 1000
@@ -149,12 +149,13 @@ def test_both_targets_classify_as_the_model_does(case: Case) -> None:
         expected = net(images)
     accuracy = float((expected.argmax(1) == labels).float().mean())
     assert accuracy >= case.least
+    program = capture(net, (images,))
     for target in ("qonnx", "finn"):
-        done = export(net, (images,), target=target)
-        assert done.verification.equal
-        theirs = done.artifact.run(images)
+        artifact = lower(program, target)
+        assert verify(program, artifact, (images,), reference=expected).equal
+        theirs = artifact.run(images)
         assert float((theirs.argmax(1) == labels).float().mean()) == accuracy
-    inferred = ModelWrapper(onnx.load_from_string(done.artifact.content())).transform(InferDataTypes())
+    inferred = ModelWrapper(onnx.load_from_string(artifact.content())).transform(InferDataTypes())
     for node in inferred.graph.node:
         if node.op_type in ("Conv", "MatMul"):
             data, weight, total = (inferred.get_tensor_datatype(name) for name in (*node.input[:2], node.output[0]))
