@@ -219,7 +219,8 @@ def _backward(ctx: Any, for_out: Tensor | None, for_lasts: Any, for_scales: Tens
         tables,
         *ctx.options,
     )
-    return *gradients, None, None, None
+    fields = ctx.options[1]
+    return *gradients, None, None if fields else [], None  # torch takes an empty list for one of tensors
 
 
 all_steps.register_autograd(_backward, setup_context=_keep)
