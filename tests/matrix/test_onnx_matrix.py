@@ -1,11 +1,12 @@
-"""Each layer with a weight, at several bit widths and each granularity, in both forms of standard ONNX.
+"""Layers with a weight and quantizers of activations, at many bit widths and each granularity, in both forms of standard ONNX.
 
-All layers are branches of one network, so that there is one file and one session for each row of the matrix. The bit widths go
-round: each branch has another one in each row.
+All of them are branches of one network, so that there is one file and one session for each row of the matrix. The bit widths of
+layers go round: each branch has another one in each row.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Final
 
 import onnxruntime
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import quant_nn as qnn
 from quant_core.export import capture, lower, verify
 from quant_nn.samples import SAMPLES, SampleNet
 
@@ -81,3 +83,40 @@ def test_each_layer_is_exact(granularity: str, first: int) -> None:
         assert verify(program, artifact, inputs, reference=expected).equal
         for name, ours, theirs in zip(names, expected, optimized(artifact.content(), inputs), strict=True):
             torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5, msg=lambda text, at=name: f"{at}: {text}")
+
+
+class Activations(nn.Module):
+    """A quantizer of each kind, side by side, and each of their results pooled: a step that integers take too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quantizers = nn.ModuleList(
+            qnn.QuantIdentity(
+                bit_width=bits,
+                signed=signed,
+                narrow_range=narrow,
+                scaling_per_output_channel=channels,
+                **({"per_channel_broadcastable_shape": (1, 3, 1, 1)} if channels else {}),
+            )
+            for bits, signed, narrow, channels in itertools.product(WIDTHS, *[(False, True)] * 3)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [nn.functional.max_pool2d(quantizer(x), 2) for quantizer in self.quantizers]
+
+
+@pytest.mark.parametrize("target", ["qcdq", "qop"])
+def test_each_activation_is_exact(target: str) -> None:
+    torch.manual_seed(0)
+    net, x = Activations(), torch.randn(2, 3, 6, 6)
+    with torch.no_grad():
+        net(x)
+        net.eval()
+        program = capture(net, (x,))
+        expected = net(2 * x)
+    artifact = lower(program, target, opset_version=21)
+    report = verify(program, artifact, (2 * x,), reference=expected)
+    assert report.equal
+    assert report.ties == 0
+    for quantizer, ours, theirs in zip(net.quantizers, expected, optimized(artifact.content(), (2 * x,)), strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-6, atol=0, msg=lambda text, at=quantizer: f"{at}: {text}")
