@@ -238,6 +238,27 @@ def test_options_that_the_float_layer_tells() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value"), [("bias", True), ("bias", False), ("device", "cuda:9"), ("dtype", torch.float64)]
+)
+def test_what_a_quantized_layer_has_from_the_float_one(name: str, value: Any) -> None:
+    for layer in (nn.Linear(2, 2), nn.Linear(2, 2, bias=False)):
+        rule = Rule(types="Linear", options={name: value})
+        assert refused(ConfigurationError, nn.Sequential(layer), rule) == [
+            f"{name}={value!r} is no option of a rule",
+            "at 0, by rule 1",
+            f"a quantized layer has the {name} of the float layer",
+            f"Leave {name} out, or change the float layer first.",
+        ]
+
+
+@pytest.mark.parametrize("layer", ["builtins:int", int, "torch.nn.functional:relu"])
+def test_what_is_no_layer(layer: Any) -> None:
+    lines = refused(ConfigurationError, nn.Sequential(nn.Linear(2, 2)), Rule(types="Linear", layer=layer))
+    assert lines[0].endswith("is no layer")
+    assert lines[1] == "at 0, by rule 1"
+
+
+@pytest.mark.parametrize(
     ("given", "what", "why"),
     [
         ({}, "a rule does not say what it is for", "it has neither types nor names"),

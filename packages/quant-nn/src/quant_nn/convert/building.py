@@ -38,6 +38,7 @@ def build(
         ConfigurationError: when the quantized type lacks an argument that the float layer was made with, or the other way round.
         QuantError: what the quantized type raises for its options.
     """
+    _check_options(layer, quant_type, options)
     own = next((t for t in chain(layer.parameters(), layer.buffers()) if t.is_floating_point()), None)
     taken = arguments_of(quant_type)
     place = {} if own is None else {"device": own.device, "dtype": own.dtype}
@@ -57,6 +58,18 @@ def build(
     for module, training in modes:  # parametrizations are parts of both
         module.training = training
     return built
+
+
+def _check_options(layer: nn.Module, quant_type: Any, options: Mapping[str, Any]) -> None:
+    kept = next(
+        (name for name in (*_PLACE, "bias") if name in options and (name in _PLACE or hasattr(layer, name))), None
+    )
+    if kept is not None and kept in arguments_of(quant_type):
+        raise ConfigurationError(
+            f"{kept}={options[kept]!r} is no option of a rule",
+            why=f"a quantized layer has the {kept} of the float layer",
+            fix=f"Leave {kept} out, or change the float layer first.",
+        )
 
 
 def _float_arguments(layer: nn.Module, kind: type, quant_type: Any) -> Mapping[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any, Final
 
-from quant_core.errors import UnknownNameError, did_you_mean
+from torch import nn
+
+from quant_core.errors import ConfigurationError, UnknownNameError, did_you_mean
 from quant_core.plugins import Registry, load_attribute, registry
 from quant_core.plugins.references import REFERENCE
 
@@ -83,11 +85,17 @@ def layer_named(name: str | type, plugins: Registry) -> Any:
     Raises:
         UnknownNameError: for one that nobody registers; offers the nearest one.
         PluginError: for a reference to code that cannot be imported.
+        ConfigurationError: for what is no layer.
     """
-    if isinstance(name, type):
-        return name
-    if REFERENCE.fullmatch(name):
-        return load_attribute(name)
+    if isinstance(name, type) or REFERENCE.fullmatch(name):
+        found = name if isinstance(name, type) else load_attribute(name)
+        if not (isinstance(found, type) and issubclass(found, nn.Module)):
+            raise ConfigurationError(
+                f"{found!r} is no layer",
+                why="a layer is a class that is derived from torch.nn.Module",
+                fix="Name a quantized layer in the rule, such as layer='QuantLinear'.",
+            )
+        return found
     if name not in plugins.layers:
         raise UnknownNameError(
             f"unknown layer {name!r}",
