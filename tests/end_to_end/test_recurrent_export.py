@@ -173,6 +173,20 @@ def test_the_operator_reads_its_stored_weights(tmp_path: Path) -> None:
         assert stored[name][0].tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize(("bits", "opset", "stored"), [(4, 21, "INT4"), (2, 25, "INT2")])
+def test_weights_in_the_order_of_the_operator_are_packed(bits: int, opset: int, stored: str, tmp_path: Path) -> None:
+    layer, path = QuantGRU(10, 20, **FLOAT_GRU, weight_bit_width=bits).eval(), tmp_path / "model.onnx"
+    options = {"opset_version": opset, "packed": True}
+    export(layer, (torch.randn(5, 2, 10),), target="qcdq", path=path, options=options, verify=True)
+    weights = [
+        part for part in onnx.load(path).graph.initializer if part.name.startswith("weight_") and len(part.dims) == 3
+    ]
+    assert [(part.name, onnx.TensorProto.DataType.Name(part.data_type)) for part in weights] == [
+        ("weight_ih_l0", stored),
+        ("weight_hh_l0", stored),
+    ]
+
+
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 def test_a_projected_output_of_quantized_weights_alone_is_unrolled(tmp_path: Path) -> None:
     layer = QuantLSTM(10, 20, proj_size=5, **FLOAT_LSTM)

@@ -27,11 +27,11 @@ def _is_only_for(weight: Any, node: Any) -> bool:
     shown = weight.outputs[0].is_graph_output() or node.outputs[0].is_graph_output()
     if index is None or shown or len(weight.outputs[0].uses()) > 1:
         return False
-    if "block_size" in weight.attributes or not all(_is_its_own(part) for part in weight.inputs if part is not None):
+    if _number(weight, "block_size", 0) or not all(_is_its_own(part) for part in weight.inputs if part is not None):
         return False
     if node.op_type == "Gather":
         rows = weight.inputs[0].const_value.numpy().shape[0]
-        return _axis(node) == 0 and sorted(index.numpy().reshape(-1).tolist()) == list(range(rows))
+        return _number(node, "axis", 0) == 0 and sorted(index.numpy().reshape(-1).tolist()) == list(range(rows))
     return bool((index.numpy() == 0).all())
 
 
@@ -39,9 +39,9 @@ def _is_its_own(part: Any) -> bool:
     return part.const_value is not None and part.is_initializer() and len(part.uses()) == 1
 
 
-def _axis(node: Any) -> int:
-    found = node.attributes.get("axis")
-    default = 1 if node.op_type == "DequantizeLinear" else 0
+def _number(node: Any, name: str, default: int) -> int:
+    """An attribute; what ONNX takes where it is left out."""
+    found = node.attributes.get(name)
     return default if found is None else int(found.as_int())
 
 
@@ -51,7 +51,7 @@ def _move(graph: Any, node: Any, weight: Any) -> None:
     chosen = node.inputs[1]
     index = chosen.const_value.numpy()
     integers, *grid = (part for part in weight.inputs if part is not None)
-    axis = _axis(weight)
+    axis = _number(weight, "axis", 1)
     if node.op_type == "Gather":
         along = [part for part in grid if axis == 0 and part.const_value.numpy().ndim == 1]
         for part in (integers, *along):
