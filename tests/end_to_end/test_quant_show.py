@@ -74,6 +74,8 @@ def test_scales_and_arithmetic_are_those_of_the_file(files: Path) -> None:
     assert {row["arithmetic"] for row in by_target["qcdq"] if row["op"] == "Conv"} == {"float"}
     assert {row["arithmetic"] for row in by_target["qop"] if row["op"] == "QLinearConv"} == {"integer"}
     assert {row["arithmetic"] for row in by_target["dpuv2"]} == {"integer"}
+    back = [row for row in by_target["qcdq"] if row["node"] in ("0/DQ", "2/DQ")]
+    assert [(row["type"], row["bits"], row["arithmetic"]) for row in back] == [("float", None, "float")] * 2
 
 
 def test_the_table(files: Path) -> None:

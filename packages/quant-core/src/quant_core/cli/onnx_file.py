@@ -129,7 +129,7 @@ class _Reader:
         found = [*self._standard(node), *self._qonnx(node, attributes), *self._finn(node, annotated, attributes)]
         found += list(_pyxir(attributes))
         for tensor, kind, bits, scale, zero_point in found or [
-            ("output", "integer" if held else "float", None, (), ())
+            ("output", "integer" if on_integers else "float", None, (), ())
         ]:
             yield ShownTensor(
                 node=node.name or node.op_type,
