@@ -69,6 +69,15 @@ def test_a_light_import_does_not_import_torch(module: str) -> None:
     assert run(f"import sys, {module}; print('torch' in sys.modules)") == "False"
 
 
+@pytest.mark.parametrize(
+    ("module", "name"), [("quant_core", "QuantTensor"), ("quant_nn", "QuantLinear"), ("quant_rnn", "QuantLSTM")]
+)
+def test_a_star_takes_the_names_that_are_loaded_on_first_use(module: str, name: str) -> None:
+    found: dict[str, object] = {}
+    exec(f"from {module} import *", found)
+    assert found[name].__name__ == name  # type: ignore[attr-defined]
+
+
 def test_listing_targets_imports_neither_torch_nor_onnx() -> None:
     code = (
         "import sys; sys.argv = ['quant', 'export', '--list-targets']\n"

@@ -12,7 +12,7 @@ from typing import Any
 def lazy_names(
     package: str, distribution: str, homes: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The ``__getattr__`` and ``__dir__`` of a package (PEP 562).
+    """The ``__getattr__`` and ``__dir__`` of a package (PEP 562); ``__all__``, for ``import *``, is one of the attributes.
 
     Args:
         package: the name of the package.
@@ -27,6 +27,8 @@ def lazy_names(
     def __getattr__(name: str) -> Any:
         if name == "__version__":
             return version(distribution)
+        if name == "__all__":
+            return sorted(homes)
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(homes[name]), name)
