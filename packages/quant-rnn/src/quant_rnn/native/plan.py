@@ -52,7 +52,7 @@ class Plan(NamedTuple):
         places: of all numbers.
         slots: how many slots of ``WORK`` are used.
         full: how many columns each block of ``FULL`` has.
-        width: the largest one.
+        width: how many columns the widest number of the native steps has.
     """
 
     parts: list[list[Instruction]]
@@ -91,7 +91,8 @@ def plan_of(
     for number, row in enumerate(rows):
         if row.kind == Kind.COLUMNS and _source(rows, number) in places:
             places[number] = _found(rows, places, number)
-    return Plan(planned, places, slots, full, max((row.width for row in rows), default=0))
+    widths = [one.width for part in planned for one in part if one.kind not in BY_TORCH]
+    return Plan(planned, places, slots, full, max(widths, default=1))
 
 
 def _source(rows: Sequence[Row], number: int) -> int:
