@@ -170,9 +170,7 @@ def test_each_rounding_mode_is_exact_also_on_the_border(target: str) -> None:
     modes = ("ROUND", "FLOOR", "CEIL", "TO_ZERO", "HALF_UP", "DPU")
     grid = {"scaling_impl": ConstScaling, "scaling_init": 32.0, "bit_width": 7, "narrow_range": False}
     net = SideBySide(*(qnn.QuantIdentity(rounding_mode=mode, **grid) for mode in modes)).eval()
-    x = (
-        torch.arange(-160, 160, dtype=torch.float32) / 8
-    )  # quarters of steps; the scale is a power of two: they are exact
+    x = torch.arange(-160, 160, dtype=torch.float32) / 8  # quarters of steps, all of which are exact
     results, wanted = lower(capture(net, (x,)), target).run(x), net(x)
     assert len({tuple(one.tolist()) for one in wanted}) == len(modes)
     for mode, ours, theirs in zip(modes, wanted, results, strict=True):
