@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from quant_core.errors import ConfigurationError
 from quant_rnn import QuantGRU, QuantLSTM, QuantRNN, direction
 from quant_rnn.native import Steps, steps
 from quant_rnn.native.agreement import agrees
@@ -160,3 +161,15 @@ def test_steps_that_compute_something_else_are_not_used(monkeypatch: pytest.Monk
     monkeypatch.setattr(Steps, "run", without_the_last)
     assert not agrees()
     agrees.cache_clear()
+
+
+def test_gradients_of_gradients_are_refused_with_what_to_do() -> None:
+    layer, x = QuantRNN(4, 5).eval(), torch.randn(3, 2, 4, requires_grad=True)
+    out = layer(x)[0].pow(3).sum()
+    with pytest.raises(ConfigurationError) as caught:
+        torch.autograd.grad(out, x, create_graph=True)
+    assert str(caught.value) == (
+        "the native steps of recurrent layers have no gradients of gradients\n"
+        "  their backward pass through time is a kernel, which create_graph=True cannot look into\n"
+        "  Set QUANT_NATIVE=0 in the environment, so that the steps are operations of torch."
+    )

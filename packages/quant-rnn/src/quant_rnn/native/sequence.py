@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quant_core.errors import ConfigurationError
+from quant_core.ops.second_order import is_recorded
 from quant_rnn.native.layout import FIELDS, layout_of
 from quant_rnn.native.machine import Buffer, Numbers, run, starts_of
 from quant_rnn.native.operands import (
@@ -200,6 +202,12 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
 
 
 def _backward(ctx: Any, for_out: Tensor | None, for_lasts: Any, for_scales: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    if is_recorded():
+        raise ConfigurationError(
+            "the native steps of recurrent layers have no gradients of gradients",
+            why="their backward pass through time is a kernel, which create_graph=True cannot look into",
+            fix="Set QUANT_NATIVE=0 in the environment, so that the steps are operations of torch.",
+        )
     out, used, at, kept, tables, *others = ctx.saved_tensors
     parts = []
     for count in ctx.counts:
