@@ -15,6 +15,7 @@ def check_fits(x: Tensor, scale: Tensor) -> None:
     Raises:
         InputError: when it cannot, or does not.
 
+    >>> import torch
     >>> check_fits(torch.zeros(2, 3, 4, 4), torch.ones(1, 3, 1, 1))
     """
     if not x.is_floating_point():

@@ -52,7 +52,7 @@ def recipe(name: str) -> tuple[Rule, ...]:
     >>> print(qnn.quantize(net, [*recipe("weight_only"), Rule(names="2", options={"weight_bit_width": 4})]))
     2 layers replaced, 1 left as it is
     +  0  Linear -> QuantLinear  rule 1: weight_quant=Int8WeightPerChannelFloat
-    +  2  Linear -> QuantLinear  rule 1, rule 5: weight_quant=Int8WeightPerChannelFloat, weight_bit_width=4
+    +  2  Linear -> QuantLinear  rule 1, rule 6: weight_quant=Int8WeightPerChannelFloat, weight_bit_width=4
        1  ReLU                   no rule is for it
     """
     if name not in RECIPES:
