@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 SOURCES: Final = ("quant_core.native", "kernels", "statistics")
@@ -59,19 +61,34 @@ _SIGNATURES: dict[str, list[type]] = {
 _RESULTS = {"nth_largest": _SIZE}
 
 
-class Binding:
+class Library:
     """The functions of one shared library, each as an attribute with an underscore before its name.
+
+    Args:
+        path: the shared library.
+        signatures: the types of the arguments of each function, as its source declares them.
+        results: the types of what they return; nothing where they are left out.
+    """
+
+    def __init__(
+        self, path: Path, signatures: Mapping[str, Sequence[type]], results: Mapping[str, type] = MappingProxyType({})
+    ) -> None:
+        library = ctypes.CDLL(str(path))
+        for name, arguments in signatures.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = arguments, results.get(name)
+            setattr(self, f"_{name}", function)
+
+
+class Binding(Library):
+    """The kernels of quantizers.
 
     Args:
         path: the shared library.
     """
 
     def __init__(self, path: Path) -> None:
-        library = ctypes.CDLL(str(path))
-        for name, arguments in _SIGNATURES.items():
-            function = getattr(library, name)
-            function.argtypes, function.restype = arguments, _RESULTS.get(name)
-            setattr(self, f"_{name}", function)
+        super().__init__(path, _SIGNATURES, _RESULTS)
 
 
 def blocks_of(grain: Grain) -> int:

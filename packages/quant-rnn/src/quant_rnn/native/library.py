@@ -6,8 +6,11 @@ import ctypes
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
+
+from quant_core.native.binding import Library
 
 _POINTER, _SIZE, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES: dict[str, list[type]] = {
@@ -53,26 +56,25 @@ class Model(ctypes.Structure):
     )
 
 
-class Steps:
+class Steps(Library):
     """The functions of one shared library; all tensors are float32 on the CPU.
 
     Args:
         path: the shared library.
     """
 
+    _run: Any
+    _running_average: Any
+
     def __init__(self, path: Path) -> None:
-        library = ctypes.CDLL(str(path))
-        for name, arguments in _SIGNATURES.items():
-            function = getattr(library, name)
-            function.argtypes, function.restype = arguments, None
-            setattr(self, f"_{name}", function)
+        super().__init__(path, _SIGNATURES)
 
     def run(self, model: Model, first: int, last: int, rows: int) -> Callable[[int], None]:
         """What computes the operations from ``first`` to ``last`` of a step in place, so many rows of the batch at a time."""
-        return functools.partial(self._run, ctypes.byref(model), first, last, rows)  # type: ignore[attr-defined]
+        return functools.partial(self._run, ctypes.byref(model), first, last, rows)
 
     def running_average(self, average: Tensor, statistics: Tensor, least: float, before: int, momentum: float) -> None:
         """``average`` (one number) follows ``statistics`` (N), each at least ``least``, after ``before`` others, in place."""
-        self._running_average(  # type: ignore[attr-defined]
+        self._running_average(
             average.data_ptr(), statistics.data_ptr(), least, statistics.numel(), before, 1 - momentum, momentum
         )
