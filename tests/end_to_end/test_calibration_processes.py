@@ -12,13 +12,14 @@ from torch import nn
 import quant_nn as qnn
 
 WORKER = """
-import sys, torch
+import faulthandler, os, sys, torch
 import torch.distributed as dist
 from torch import nn
 import quant_nn as qnn
 from quant_core.errors import QuantError
 from quant_nn.calibration import Calibration
 
+faulthandler.dump_traceback_later(240, exit=True)  # where it hangs, if it does
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 data = torch.load(f"{folder}/data.pt")
@@ -61,7 +62,8 @@ if rank == 1:
     data[1][0, 0] = float("nan")
 refused(lambda: qnn.calibrate(Net(), data, "max"), f"data{rank}")
 refused(in_a_loop, f"loop{rank}")
-dist.destroy_process_group()
+dist.barrier()
+os._exit(0)  # at once: the threads of a process group may wait for each other forever
 """
 METHODS = ("max", "entropy", "percentile", "mse")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -97,7 +99,12 @@ def trained(net: nn.Module, parts: Callable[[int], Tensor]) -> dict[str, Tensor]
     return {key.removeprefix("module."): value.detach().clone() for key, value in net.state_dict().items()}
 
 
+LONGEST = 120
+"""Seconds after which a process says where it hangs, and ends."""
+
+
 def work(rank: int, folder: str) -> None:
+    faulthandler.dump_traceback_later(LONGEST, exit=True)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     found: dict[str, Any] = {}
@@ -120,7 +127,8 @@ def work(rank: int, folder: str) -> None:
     except Exception as error:
         found["error"] = str(error)
     torch.save(found, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    dist.barrier()
+    os._exit(0)  # at once: nothing is left to do, and the threads of a process group may wait for each other forever
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +137,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
         pytest.skip("this build of torch has no gloo")
     folder = tmp_path_factory.mktemp("ranks")
     processes = [subprocess.Popen([sys.executable, __file__, str(rank), str(folder)]) for rank in range(2)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert [process.wait(timeout=2 * LONGEST) for process in processes] == [0, 0]
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -166,10 +174,6 @@ def test_a_bad_batch_of_one_rank_stops_both(ranks: list[dict[Any, Any]]) -> None
     assert ranks[0]["error"].startswith("a tensor that holds infinities or NaN has no statistic to collect\n")
 
 
-if __name__ == "__main__":
-    work(int(sys.argv[1]), sys.argv[2])
-
-
 def test_a_process_that_is_alone_in_its_group_trains_through_collecting() -> None:
     """Distributed data parallel waits for a gradient of every parameter, also of a threshold that is not learned yet."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
@@ -186,3 +190,7 @@ def test_a_process_that_is_alone_in_its_group_trains_through_collecting() -> Non
         assert steps == [False, False, True]
     finally:
         dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    work(int(sys.argv[1]), sys.argv[2])
