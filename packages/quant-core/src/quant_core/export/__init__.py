@@ -10,7 +10,8 @@
 from quant_core.export.artifact import Artifact
 from quant_core.export.builder import ProgramBuilder, constant_inputs
 from quant_core.export.capture import capture
-from quant_core.export.check import CheckReport, Note, Refusal, check
+from quant_core.export.check import check
+from quant_core.export.check_report import CheckReport, Note, Refusal
 from quant_core.export.grid import grids
 from quant_core.export.landing import landings
 from quant_core.export.lower import lower

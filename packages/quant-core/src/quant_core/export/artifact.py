@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-from quant_core.export.check import Note
+from quant_core.export.check_report import Note
 from quant_core.export.files import write_atomically
 from quant_core.export.program import Program
 from quant_core.export.signature import CallSignature

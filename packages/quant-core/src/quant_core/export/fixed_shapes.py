@@ -7,7 +7,7 @@ from typing import Final
 
 import torch
 
-from quant_core.export.check import Refusal
+from quant_core.export.check_report import Refusal
 from quant_core.export.program import Program
 
 VARYING: Final = "a shape that varies"

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
-from quant_core.export.check import Refusal
+from quant_core.export.check_report import Refusal
 from quant_core.export.products import product
 from quant_core.export.program import Program, is_quantizer
 from quant_core.integers.bench import QUANTIZE_BEFORE, Bench, Cannot, Pending, Raw, Silent, reference

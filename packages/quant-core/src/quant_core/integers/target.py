@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from quant_core.export.check import Note, Refusal
+from quant_core.export.check_report import Note, Refusal
 from quant_core.export.program import Program
 from quant_core.integers.artifact import IntegerArtifact, pack
 from quant_core.integers.lowering import Lowering

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from quant_core.export.check import Refusal
+from quant_core.export.check_report import Refusal
 from quant_core.export.program import Program
 
 
