@@ -7,23 +7,22 @@ from textwrap import indent
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from quant_core.errors import ConfigurationError, QuantError
+from quant_core.errors import QuantError
 from quant_core.proxies import QuantProxy
 from quant_core.quant import Int8ActPerTensorFloat, Int8WeightPerTensorFloat, Int32Bias, Uint8ActPerTensorFloat
 from quant_core.tensor import QuantTensor
 from quant_nn.attention_heads import join_heads, split_heads, with_added_keys
 from quant_nn.attention_masks import merged_mask
+from quant_nn.attention_parameters import MultiheadParameters
 from quant_nn.attention_products import PRODUCT_QUANTIZERS, QuantAttention
-from quant_nn.attention_projection import QuantInProjection
-from quant_nn.attention_shapes import check_attention_inputs, check_attention_masks, check_attention_sizes
-from quant_nn.linear import QuantLinear
+from quant_nn.attention_shapes import check_attention_inputs, check_attention_masks
 from quant_nn.options import split_options
 from quant_nn.quantizers import Quantizer
 
 
-class QuantMultiheadAttention(QuantAttention, nn.MultiheadAttention):
+class QuantMultiheadAttention(QuantAttention, MultiheadParameters):
     """:class:`torch.nn.MultiheadAttention` with quantized projections, products and output.
 
         q, k, v = in_proj(query, key, value),    out = out_proj(concat over heads (A · Q_v(v)))
@@ -96,9 +95,6 @@ class QuantMultiheadAttention(QuantAttention, nn.MultiheadAttention):
     tensor(4.)
     """
 
-    out_proj: QuantLinear  # type: ignore[assignment]  # in place of the float layer
-    packed_in_proj: bool
-
     def __init__(
         self,
         embed_dim: int,
@@ -129,8 +125,20 @@ class QuantMultiheadAttention(QuantAttention, nn.MultiheadAttention):
         return_quant_tensor: bool = False,
         **options: Any,
     ) -> None:
-        nn.Module.__init__(self)
-        check_attention_sizes(embed_dim, num_heads, dropout, where=type(self).__name__)
+        self._init_parameters(
+            embed_dim,
+            num_heads,
+            dropout=dropout,
+            bias=bias,
+            add_bias_kv=add_bias_kv,
+            add_zero_attn=add_zero_attn,
+            kdim=kdim,
+            vdim=vdim,
+            batch_first=batch_first,
+            packed_in_proj=packed_in_proj,
+            device=device,
+            dtype=dtype,
+        )
         quantizers = {
             "in_proj_input_": in_proj_input_quant,
             "in_proj_weight_": in_proj_weight_quant,
@@ -148,18 +156,6 @@ class QuantMultiheadAttention(QuantAttention, nn.MultiheadAttention):
         absent = {} if bias else dict.fromkeys(("in_proj_bias_", "out_proj_bias_"), "this layer has no bias")
         found = split_options(type(self), options, quantizers, absent)
 
-        self.embed_dim = embed_dim
-        self.kdim = embed_dim if kdim is None else kdim
-        self.vdim = embed_dim if vdim is None else vdim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
-        self.dropout = dropout
-        self.batch_first = batch_first
-        self.add_zero_attn = add_zero_attn
-        self._register(bias, add_bias_kv, {"device": device, "dtype": dtype})
-        self._reset_parameters()
-
-        self.packed_in_proj = self._is_packed(packed_in_proj)
         for name, projection in self._in_projections().items():
             self.add_module(name, projection)
             self._build_part(name, "in_proj_", quantizers, found)
@@ -169,60 +165,6 @@ class QuantMultiheadAttention(QuantAttention, nn.MultiheadAttention):
         where = self.out_proj.weight.device
         if where.type not in ("cpu", "meta"):
             self.to(where)  # the in-projections have no parameter that would tell their quantizers where to stand
-
-    @staticmethod
-    def float_arguments(layer: nn.MultiheadAttention) -> dict[str, Any]:
-        """The arguments that make a layer of the same sizes as a float one."""
-        same = ("embed_dim", "num_heads", "dropout", "add_zero_attn", "kdim", "vdim", "batch_first")
-        given = {"bias": layer.in_proj_bias is not None, "add_bias_kv": layer.bias_k is not None}
-        return {**{name: getattr(layer, name) for name in same}, **given}
-
-    def _register(self, bias: bool, add_bias_kv: bool, factory: dict[str, Any]) -> None:
-        """The parameters of the float layer, in its order."""
-        embed_dim = self.embed_dim
-        shapes: dict[str, tuple[int, ...] | None] = dict.fromkeys(
-            ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-        )
-        if self.kdim == self.vdim == embed_dim:
-            shapes["in_proj_weight"] = (3 * embed_dim, embed_dim)
-        else:
-            shapes["q_proj_weight"] = (embed_dim, embed_dim)
-            shapes["k_proj_weight"] = (embed_dim, self.kdim)
-            shapes["v_proj_weight"] = (embed_dim, self.vdim)
-        shapes["in_proj_bias"] = (3 * embed_dim,) if bias else None
-        shapes["bias_k"] = shapes["bias_v"] = (1, 1, embed_dim) if add_bias_kv else None
-        for name, shape in shapes.items():
-            self.register_parameter(name, None if shape is None else nn.Parameter(torch.empty(shape, **factory)))
-        self.out_proj = QuantLinear(embed_dim, embed_dim, bias=bias, weight_quant=None, **factory)
-
-    def _reset_parameters(self) -> None:
-        # Torch's inference kernels take the weights past the quantizers. They are for layers of which this says true.
-        self._qkv_same_embed_dim = self.in_proj_weight is not None
-        super()._reset_parameters()
-        self._qkv_same_embed_dim = False
-
-    def _is_packed(self, wanted: bool | None) -> bool:
-        possible = self.in_proj_weight is not None
-        if wanted and not possible:
-            raise ConfigurationError(
-                "packed_in_proj=True does not go together with keys or values of another size",
-                where=type(self).__name__,
-                why=f"one weight takes inputs of one size, got embed_dim={self.embed_dim}, kdim={self.kdim}, vdim={self.vdim}",
-                fix="Leave packed_in_proj out.",
-            )
-        return possible if wanted is None else wanted
-
-    def _in_projections(self) -> dict[str, QuantInProjection]:
-        """One for the packed weight, or one for each of queries, keys and values."""
-        if self.packed_in_proj:
-            return {"in_proj": QuantInProjection(self, "in_proj", "in_proj_weight")}
-        size, projections = self.embed_dim, {}
-        for index, letter in enumerate("qkv"):
-            rows = (index * size, (index + 1) * size)
-            weight = ("in_proj_weight", rows) if self.in_proj_weight is not None else (f"{letter}_proj_weight", None)
-            name = f"{letter}_proj"
-            projections[name] = QuantInProjection(self, name, *weight, bias_rows=rows)
-        return projections
 
     def _build_part(
         self, name: str, prefix: str, quantizers: dict[str, Quantizer], options: dict[str, dict[str, Any]]
@@ -298,14 +240,6 @@ class QuantMultiheadAttention(QuantAttention, nn.MultiheadAttention):
             return packed
         projections: Any = (self.q_proj, self.k_proj, self.v_proj)
         return tuple(projection(x)[0] for projection, x in zip(projections, inputs, strict=True))
-
-    def float_repr(self) -> str:
-        """The sizes, and what differs from the defaults."""
-        parts = [f"embed_dim={self.embed_dim}, num_heads={self.num_heads}"]
-        parts += [f"{name}={getattr(self, name)}" for name in ("kdim", "vdim") if getattr(self, name) != self.embed_dim]
-        parts += [f"dropout={self.dropout}"] if self.dropout else []
-        parts += [f"{name}=True" for name in ("add_zero_attn", "batch_first") if getattr(self, name)]
-        return ", ".join(parts if self.bias_k is None else [*parts, "add_bias_kv=True"])
 
     def __repr__(self) -> str:
         """The sizes and the quantizers of the products on one line, and each projection on one of its own."""
