@@ -64,7 +64,7 @@ def test_everything_that_it_cannot_take_is_said_at_once(refused: Any) -> None:
         "quant::int with bit_width=12\n"
         "  at wide.weight_quant (quant_nn.QuantLinear)\n"
         "  qcdq holds more than 8 bits as integers of 16, which came with opset 21, got opset_version=18\n"
-        "  Set opset_version=21, or a bit_width of 8 or less on this layer.\n"
+        "  Set opset_version=21, or a weight_bit_width of 8 or less on this layer.\n"
         "quant::int with bit_width=9\n"
         "  at exit.act_quant (quant_nn.QuantIdentity)\n"
         "  qcdq holds more than 8 bits as integers of 16, which came with opset 21, got opset_version=18\n"

@@ -36,7 +36,8 @@ def of_qonnx(program: Program, recurrent: str = "unrolled") -> Iterable[Refusal 
                 op=quantizer.op,
                 actual="rounding_mode='HALF_UP' of signed integers",
                 constraint="QONNX rounds ties away from zero in this mode, and this model upwards",
-                fix="Set rounding_mode='ROUND' on this layer, or signed=False behind a ReLU.",
+                fix=f"Set {quantizer.option('rounding_mode')}='ROUND' on this layer, or {quantizer.option('signed')}=False "
+                "behind a ReLU.",
             )
         numbers = quantizer.float_format
         if quantizer.role == "activation" and numbers is not None and not numbers.has_subnormal:
@@ -45,7 +46,7 @@ def of_qonnx(program: Program, recurrent: str = "unrolled") -> Iterable[Refusal 
                 op=quantizer.op,
                 actual="has_subnormal=False",
                 constraint="readers of QONNX compute with subnormal numbers, whatever the file says",
-                fix="Set has_subnormal=True on this layer.",
+                fix=f"Set {quantizer.option('has_subnormal')}=True on this layer.",
             )
     beyond = (refusal for quantizer in program.quantizers for refusal in refusals_of(quantizer, FINN, "finn"))
     for refusal in (*beyond, *_refusals(program)):
@@ -98,7 +99,7 @@ def _activation(quantizer: Quantizer, node: fx.Node) -> Iterator[Refusal]:
                 op=op,
                 actual="unsigned integers without a ReLU before them",
                 constraint="FINN makes unsigned levels of a ReLU only",
-                fix="Use QuantReLU here, or set signed=True on this layer.",
+                fix=f"Use QuantReLU here, or set {quantizer.option('signed')}=True on this layer.",
             )
         if quantizer.signed and rectified:
             yield Refusal(
@@ -106,7 +107,7 @@ def _activation(quantizer: Quantizer, node: fx.Node) -> Iterator[Refusal]:
                 op=op,
                 actual="signed integers after a ReLU",
                 constraint="FINN takes unsigned integers after a ReLU",
-                fix="Set signed=False on this layer.",
+                fix=f"Set {quantizer.option('signed')}=False on this layer.",
             )
         if not quantizer.signed and quantizer.narrow_range:
             yield Refusal(
@@ -114,7 +115,7 @@ def _activation(quantizer: Quantizer, node: fx.Node) -> Iterator[Refusal]:
                 op=op,
                 actual="narrow_range=True of unsigned integers",
                 constraint="FINN takes the full range after a ReLU",
-                fix="Set narrow_range=False on this layer.",
+                fix=f"Set {quantizer.option('narrow_range')}=False on this layer.",
             )
     if op == "quant::binary" and bool(torch.any(quantizer.scale != 1)):  # type: ignore[arg-type]
         yield Refusal(
@@ -122,7 +123,8 @@ def _activation(quantizer: Quantizer, node: fx.Node) -> Iterator[Refusal]:
             op=op,
             actual=f"a scale of {_first(quantizer):g}",
             constraint="FINN takes binary activations of the scale 1",
-            fix="Use a constant scale of 1 here: scaling_impl=ConstScaling, scaling_init=1.0.",
+            fix=f"Use a constant scale of 1 here: {quantizer.option('scaling_impl')}=ConstScaling, "
+            f"{quantizer.option('scaling_init')}=1.0.",
         )
     if len(quantizer.shape) < 2:
         yield Refusal(

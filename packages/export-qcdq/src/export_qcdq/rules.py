@@ -73,7 +73,7 @@ def _too_old(program: Program, quantizers: list[Quantizer], target: str, opset: 
                 actual=f"bit_width={quantizer.bit_width:g}",
                 constraint=f"{target} holds more than 8 bits as integers of 16, which came with opset {WIDE}, got "
                 f"opset_version={opset}",
-                fix=f"Set opset_version={WIDE}, or a bit_width of 8 or less on this layer.",
+                fix=f"Set opset_version={WIDE}, or a {quantizer.option('bit_width')} of 8 or less on this layer.",
             )
         if quantizer.granularity == "per_group":
             yield Refusal(

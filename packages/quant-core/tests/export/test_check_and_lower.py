@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from quant_core.errors import LoweringError, UnknownNameError, UnsupportedError
 from quant_core.export import capture, check, lower
 from quant_core.plugins import Registry
+from quant_core.proxies import ActQuantProxyFromInjector
+from quant_core.quant import Int8ActPerTensorFloat
 
 
 def test_a_target_that_takes_the_model(net: nn.Module, x: Tensor, plugins: Registry) -> None:
@@ -45,6 +47,27 @@ def test_every_refusal_is_reported_at_once_with_its_place_and_remedy(
     assert caught.value.refusals == report.refusals
     assert f"and {len(report.refusals) - 1} more:" in str(caught.value)
     assert str(report).startswith(f"target 'strict' cannot take this model: {len(report.refusals)} refusals\n")
+
+
+def test_a_remedy_names_the_option_as_the_layer_calls_it(plugins: Registry) -> None:
+    class Both(nn.Module):
+        """Quantizes what comes in and what goes out."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            finer = Int8ActPerTensorFloat.let(bit_width=12)
+            self.input_quant = ActQuantProxyFromInjector(self, finer, "input_")
+            self.output_quant = ActQuantProxyFromInjector(self, finer.let(rounding_mode="HALF_UP"), "output_")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.output_quant(self.input_quant(x).value + 1.0).value
+
+    report = check(capture(Both().eval(), (torch.ones(2),)), "listing", plugins=plugins)
+    assert [(refusal.where.split(" ")[0], refusal.fix.split(" on ")[0]) for refusal in report.refusals] == [
+        ("input_quant", "Set input_bit_width=8"),
+        ("output_quant", "Set output_bit_width=8"),
+        ("output_quant", "Set output_rounding_mode='ROUND'"),
+    ]
 
 
 def test_what_a_target_says_by_rules_is_reported_with_the_rest(plugins: Registry) -> None:

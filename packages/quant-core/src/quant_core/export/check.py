@@ -20,6 +20,9 @@ _REMEDIES: Final = {
 }
 """What to do about operations that targets of integers do not take, where more is known than that."""
 
+_TO_NEAREST: Final = frozenset({"DPU", "HALF_UP"})
+"""Rounding modes that differ from ``ROUND`` halfway between two levels only."""
+
 _PLURALS: Final = {"weight": "weights", "bias": "biases", "activation": "activations"}
 
 
@@ -140,7 +143,6 @@ def takes(quantizer: Quantizer, capabilities: Capabilities) -> bool:
 
 def _broken(quantizer: Quantizer, support: QuantSupport) -> Iterator[tuple[str, str, str]]:
     """``(actual value, what is supported, remedy)`` for each constraint that a quantizer breaks."""
-    prefix = "" if quantizer.role == "activation" else f"{quantizer.role}_"
     if quantizer.scale is None or quantizer.zero_point is None or quantizer.bit_width is None:
         yield "a grid computed at run time", "constant grids", "Use a quantizer with a stored scale"
         return
@@ -149,19 +151,19 @@ def _broken(quantizer: Quantizer, support: QuantSupport) -> Iterator[tuple[str, 
         yield (
             f"bit_width={quantizer.bit_width:g}",
             f"bit_width {_numbers(support.bit_widths)}",
-            f"Set {prefix}bit_width={nearest} on this layer",
+            f"Set {quantizer.option('bit_width')}={nearest} on this layer",
         )
     if quantizer.signed not in support.signed:
         yield (
             f"signed={quantizer.signed}",
             f"signed={not quantizer.signed}",
-            f"Set {prefix}signed={not quantizer.signed}",
+            f"Set {quantizer.option('signed')}={not quantizer.signed}",
         )
     if quantizer.narrow_range not in support.narrow_range:
         yield (
             f"narrow_range={quantizer.narrow_range}",
             f"narrow_range={not quantizer.narrow_range}",
-            f"Set {prefix}narrow_range={not quantizer.narrow_range} on this layer",
+            f"Set {quantizer.option('narrow_range')}={not quantizer.narrow_range} on this layer",
         )
     if support.zero_point == "zero" and bool(torch.any(quantizer.zero_point != 0)):
         yield "a zero_point other than 0", "zero_point 0", "Use a symmetric quantizer (zero_point_impl=ZeroZeroPoint)"
@@ -170,16 +172,19 @@ def _broken(quantizer: Quantizer, support: QuantSupport) -> Iterator[tuple[str, 
         yield (
             f"a {quantizer.granularity} scale",
             f"{words} scales",
-            f"Leave {prefix}group_size out"
+            f"Leave {quantizer.option('group_size')} out"
             if quantizer.granularity == "per_group"
-            else f"Set {prefix}scaling_per_output_channel={'per_channel' in support.granularity} on this layer",
+            else f"Set {quantizer.option('scaling_per_output_channel')}={'per_channel' in support.granularity} "
+            "on this layer",
         )
     if quantizer.role == "activation" and quantizer.rounding_mode not in support.rounding_modes:
         words = ", ".join(sorted(support.rounding_modes))
+        to_nearest = quantizer.rounding_mode in _TO_NEAREST and "ROUND" in support.rounding_modes
+        mode = "ROUND" if to_nearest else min(support.rounding_modes)
         yield (
             f"rounding_mode={quantizer.rounding_mode!r}",
             f"rounding_mode {words}",
-            f"Set {prefix}rounding_mode={min(support.rounding_modes)!r} on this layer",
+            f"Set {quantizer.option('rounding_mode')}={mode!r} on this layer",
         )
     if support.scale == "power_of_two" and not _is_power_of_two(quantizer.scale):
         yield (
@@ -187,7 +192,7 @@ def _broken(quantizer: Quantizer, support: QuantSupport) -> Iterator[tuple[str, 
             "power-of-two scales",
             "Use a bias quantizer of a power-of-two scale (Int8BiasPerTensorFixedPointInternalScaling)"
             if quantizer.role == "bias"
-            else f"Set {prefix}restrict_scaling_type='power_of_two' on this layer",
+            else f"Set {quantizer.option('restrict_scaling_type')}='power_of_two' on this layer",
         )
 
 

@@ -73,6 +73,11 @@ class Quantizer:
     float_format: FloatFormat | None = None
     values: Tensor | None = None
 
+    def option(self, name: str) -> str:
+        """How its layer calls an option of this quantizer: ``input_bit_width`` for ``bit_width``."""
+        by_role = "" if self.role == "activation" else f"{self.role}_"
+        return f"{self.where.prefix or by_role}{name}"
+
     def step_at(self, value: Tensor) -> Tensor:
         """The distance between two neighbouring levels around ``value``; the scale is constant."""
         assert self.scale is not None

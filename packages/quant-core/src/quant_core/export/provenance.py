@@ -23,10 +23,12 @@ class Provenance:
         path: the module path, such as ``features.0.weight_quant``; empty for the model itself.
         module_type: the type of the layer there (of its owner, where the path ends in a quantizer), such as
             ``quant_nn.QuantConv2d``.
+        prefix: of a quantizer, what stands before its options when they are given to the layer, such as ``weight_``.
     """
 
     path: str
     module_type: str
+    prefix: str = ""
 
     def __str__(self) -> str:
         return f"{self.path or 'the model'} ({self.module_type})"
@@ -42,10 +44,10 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleMap:
-    """The modules of a model by path: their type, and which of them are quantizers."""
+    """The modules of a model by path: their type, and of quantizers what stands before their options."""
 
     types: Mapping[str, str]
-    quantizers: frozenset[str]
+    quantizers: Mapping[str, str]
 
     def locate(self, node: torch.fx.Node) -> Provenance:
         """The deepest module that the node was traced in; a quantizer counts as one module."""
@@ -59,7 +61,7 @@ class ModuleMap:
 
     def at_quantizer(self, path: str) -> Provenance:
         """The place of a quantizer, with the type of the layer that owns it."""
-        return Provenance(path=path, module_type=self.types[path.rpartition(".")[0]])
+        return Provenance(path=path, module_type=self.types[path.rpartition(".")[0]], prefix=self.quantizers[path])
 
 
 def map_modules(model: nn.Module) -> ModuleMap:
@@ -67,7 +69,7 @@ def map_modules(model: nn.Module) -> ModuleMap:
     modules = dict(model.named_modules(remove_duplicate=False))
     return ModuleMap(
         types={path: public_name(type(module)) for path, module in modules.items()},
-        quantizers=frozenset(path for path, module in modules.items() if isinstance(module, QuantProxy)),
+        quantizers={path: module.prefix for path, module in modules.items() if isinstance(module, QuantProxy)},
     )
 
 
