@@ -13,7 +13,6 @@ from quant_rnn.native.library import Call, Table
 from quant_rnn.native.machine import Buffer
 from quant_rnn.native.plan import Place
 from quant_rnn.native.program import Kind, decoded
-from quant_rnn.native.tables import FUNCTIONS, levels_of, table_of
 
 
 def rows_of_scales(length: int, fields: Sequence[float]) -> int:
@@ -37,22 +36,18 @@ def biases_of(layout: Layout, biases: Sequence[Tensor]) -> dict[int, Tensor]:
     return {number: biases[product.bias] for number, product in enumerate(layout.products) if product.bias >= 0}
 
 
-def tables_of(layout: Layout, scales: Tensor, fields: Sequence[float]) -> Tensor:
-    """The functions that are tables: value, slope and error of each level, ``(tables, 3, levels)``."""
-    found = scales.new_zeros(len(layout.lookups), 3, layout.levels)
-    for rows, (function, front, behind) in zip(found, layout.lookups, strict=True):
-        levels = levels_of(scales[front], *fields[front * FIELDS : front * FIELDS + 2])
-        bounds = fields[behind * FIELDS : behind * FIELDS + 2]
-        for row, part in zip(rows, table_of(FUNCTIONS[Kind(function)], levels, scales[behind], *bounds), strict=True):
-            row[: len(levels)] = part
-    return found
+def ranges_of(fields: Sequence[float], like: Tensor) -> Tensor:
+    """The smallest and the largest integer of each call, ``(calls, 2)``."""
+    return like.new_tensor(fields).view(len(fields) // FIELDS, FIELDS)[:, :2]
 
 
 def pointers_of(layout: Layout, tables: Tensor) -> list[Table]:
     """The tables for the native steps."""
+    address, step = tables.data_ptr(), tables.stride(1) * tables.element_size()
+    starts = range(address, address + len(layout.lookups) * 3 * step, 3 * step)
     return [
-        Table(*(part.data_ptr() for part in table), front, behind)
-        for table, (_, front, behind) in zip(tables, layout.lookups, strict=True)
+        Table(start, start + step, start + 2 * step, front, behind)
+        for start, (_, front, behind) in zip(starts, layout.lookups, strict=True)
     ]
 
 

@@ -26,9 +26,10 @@ from quant_rnn.native.operands import (
     factor_of,
     input_width,
     pointers_of,
+    ranges_of,
     rows_of_scales,
-    tables_of,
 )
+from quant_rnn.native.tables import tables_of
 
 
 @torch.library.custom_op("quant_rnn::steps", mutates_args=())
@@ -61,9 +62,9 @@ def all_steps(
     starts, ends = starts_of(layout.kept, batch), starts_of(layout.widths[:1], batch)
     kept = projected.new_empty(length, starts[-1])
     aligned = projected.new_empty(length, ends[-1])
-    used = scales.repeat(rows_of_scales(length, fields), 1)
+    used = scales.expand(rows_of_scales(length, fields), -1).clone(memory_format=torch.contiguous_format)
     found, at = torch.zeros_like(used), torch.zeros_like(used, dtype=torch.int64)
-    tables = tables_of(layout, scales, fields)
+    tables = tables_of(layout.lookups, layout.levels, scales, ranges_of(fields, scales))
     run(
         layout.forward,
         buffers_of(projected, aligned, kept, states, starts, reverse),
