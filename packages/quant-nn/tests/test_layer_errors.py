@@ -41,6 +41,22 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         "  it is no argument of the layer, and options of its quantizers start with weight_*, bias_*, input_*, output_*\n"
         "  Did you mean 'weight_bit_width' or 'weight_bit_width_impl'?",
     ),
+    "a function that would change its input": (
+        lambda: qnn.QuantHardTanh(inplace=True),
+        ConfigurationError,
+        "inplace=True would change the input of the layer\n"
+        "  at QuantHardTanh\n"
+        "  the quantizer makes a new tensor, and a quantized input is immutable\n"
+        "  Leave inplace out.",
+    ),
+    "bounds that are no numbers": (
+        lambda: qnn.QuantHardTanh(min_val="low"),
+        ConfigurationError,
+        "min_val='low' is not below max_val=1.0\n"
+        "  at QuantHardTanh\n"
+        "  values are clamped between the two\n"
+        "  Use bounds such as min_val=-1.0 and max_val=1.0.",
+    ),
     "an option of a quantizer that is off": (
         lambda: qnn.QuantReLU(act_quant=None, bit_width=4),
         UnusedAttributeError,

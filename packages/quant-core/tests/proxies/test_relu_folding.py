@@ -1,5 +1,7 @@
 """A ReLU in front of an unsigned quantizer is computed in the quantizer's own pass, with the same result."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from quant_core.components import ConstScaling, ConstZeroPoint, IntQuant, ParameterScaling, StatsFromParameterScaling
+from quant_core.errors import ConfigurationError
 from quant_core.inject import Injector
 from quant_core.proxies import ActQuantProxyFromInjector
 from quant_core.quant import Int8ActPerTensorFloat, Uint8ActPerTensorFloat
@@ -78,7 +81,7 @@ def test_folded_equals_apart_while_collecting_and_afterwards(training: bool) -> 
 
 CASES: dict[str, tuple[type[Injector], bool]] = {
     "unsigned": (Uint8ActPerTensorFloat.let(act_impl=nn.ReLU), True),
-    "a module": (Uint8ActPerTensorFloat.let(act_impl=nn.ReLU(inplace=True)), True),
+    "a module": (Uint8ActPerTensorFloat.let(act_impl=nn.ReLU()), True),
     "signed": (Int8ActPerTensorFloat.let(act_impl=nn.ReLU), False),
     "a zero-point": (
         Uint8ActPerTensorFloat.let(act_impl=nn.ReLU, zero_point_impl=ConstZeroPoint, zero_point_init=3),
@@ -104,8 +107,20 @@ def test_when_it_is_folded_and_that_the_result_is_the_same(case: str) -> None:
     x = torch.linspace(-2.0, 2.0, 33)
     function = nn.Identity() if proxy.act_impl is None else proxy.act_impl
     kept = x.clone()
-    assert torch.equal(proxy(x).value, proxy.tensor_quant(function(x.clone()))[0])
-    assert torch.equal(x, kept) is (folds or not getattr(function, "inplace", False))
+    assert torch.equal(proxy(x).value, proxy.tensor_quant(function(x))[0])
+    assert torch.equal(x, kept)
+
+
+@pytest.mark.parametrize("options", [{"act_impl": nn.Hardtanh, "inplace": True}, {"act_impl": nn.ReLU(inplace=True)}])
+def test_a_function_that_would_change_its_input_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        ActQuantProxyFromInjector(nn.Identity(), Uint8ActPerTensorFloat.let(**options))
+    assert str(refused.value) == (
+        "inplace=True would change the input of the layer\n"
+        "  at Identity\n"
+        "  the quantizer makes a new tensor, and a quantized input is immutable\n"
+        "  Leave inplace out."
+    )
 
 
 def test_a_scaling_that_reads_its_input_reads_the_rectified_one() -> None:

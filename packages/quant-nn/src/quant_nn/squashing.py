@@ -86,7 +86,8 @@ class QuantHardTanh(QuantActivation):
         max_val: float = 1.0,
         **options: Any,
     ) -> None:
-        if not min_val < max_val:
+        numbers = isinstance(min_val, int | float) and isinstance(max_val, int | float)
+        if not (numbers and min_val < max_val):
             raise ConfigurationError(
                 f"min_val={min_val!r} is not below max_val={max_val!r}",
                 where=type(self).__name__,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from quant_core.components import TensorQuant
+from quant_core.errors import ConfigurationError
 from quant_core.proxies.proxy import QuantProxy
 from quant_core.tensor import QuantTensor
 
@@ -29,8 +30,19 @@ class ActQuantProxyFromInjector(QuantProxy):
     roots: Mapping[str, bool] = {**QuantProxy.roots, "act_impl": False}
 
     def _take(self, built: Mapping[str, Any]) -> None:
+        self._refuse_in_place(built.get("act_impl"))
         self._install("act_impl", built.get("act_impl"))
         self._rectify = type(self.act_impl) is nn.ReLU and _rectifies(self.tensor_quant)
+
+    def _refuse_in_place(self, act_impl: nn.Module | None) -> None:
+        """What comes in may be the value of a quantized tensor, which never changes."""
+        if getattr(act_impl, "inplace", False):
+            raise ConfigurationError(
+                f"{self.prefix}inplace=True would change the input of the layer",
+                where=type(self.owners[0]).__name__,
+                why="the quantizer makes a new tensor, and a quantized input is immutable",
+                fix=f"Leave {self.prefix}inplace out.",
+            )
 
     def forward(self, x: Tensor | QuantTensor) -> QuantTensor | Tensor:
         """The quantized activation."""
