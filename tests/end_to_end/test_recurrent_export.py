@@ -119,6 +119,31 @@ def test_everything_quantized_is_a_scan_over_any_number_of_steps(name: str, tmp_
             torch.testing.assert_close(torch.from_numpy(theirs), ours.detach(), rtol=0, atol=1e-6)
 
 
+class Parts(nn.Module):
+    """Layers of which one result each is used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs, self.cells = QuantLSTM(3, 4), QuantLSTM(3, 4)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.outputs(x)[0], self.cells(x)[1][1]
+
+
+def test_a_scan_hands_on_states_that_nobody_wants_the_last_of(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, path = Parts(), tmp_path / "model.onnx"
+    model(torch.randn(4, 3, 3))
+    model.eval()
+    export(model, (torch.randn(4, 3, 3),), target="qcdq", path=path, dynamic_shapes=({0: DYNAMIC},), verify=True)
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    session = onnxruntime.InferenceSession(path)
+    for length in (1, 7):
+        x = torch.randn(length, 3, 3)
+        for ours, theirs in zip(model(x), session.run(None, {"x": x.numpy()}), strict=True):
+            torch.testing.assert_close(torch.from_numpy(theirs), ours.detach(), rtol=0, atol=1e-6)
+
+
 def test_a_sequence_alone_is_scanned(tmp_path: Path) -> None:
     layer = QuantLSTM(10, 20).eval()
     done = export(layer, (torch.randn(4, 10),), target="qcdq", dynamic_shapes=({0: DYNAMIC},), verify=True)

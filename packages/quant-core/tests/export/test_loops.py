@@ -28,7 +28,8 @@ class Sums(nn.Module):
         first, second = (loop_state(start, now, number) for number in range(2))
         after = first + now
         further = second + after
-        return loop_outputs(further, now, doubled), loop_last(after, first), loop_last(further, second)
+        carried = [after, further], [first, second]
+        return loop_outputs(further, now, doubled, *carried), loop_last(*carried, 0), loop_last(*carried, 1)
 
 
 class Twice(nn.Module):

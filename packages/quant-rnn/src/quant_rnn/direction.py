@@ -127,8 +127,9 @@ class Direction(nn.Module):
         now = loop_input(projected, reverse=self.reverse)
         before = tuple(loop_state(part, now, number) for number, part in enumerate(state))
         after = self._step(weights, now, before)
-        outputs = with_value(after[0], loop_outputs(value_of(after[0]), now, projected))
-        lasts = [with_value(part, loop_last(value_of(part), start)) for part, start in zip(after, before, strict=True)]
+        values = [value_of(part) for part in after]
+        outputs = with_value(after[0], loop_outputs(values[0], now, projected, values, before))
+        lasts = [with_value(part, loop_last(values, before, number)) for number, part in enumerate(after)]
         return outputs, tuple(lasts)
 
     def float_biases(self) -> list[Tensor]:

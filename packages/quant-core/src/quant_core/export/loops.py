@@ -21,7 +21,7 @@ class Loop:
         step: the slice of its sequence at one step.
         states: the states before the step.
         body: what is computed at each step, in order.
-        results: last states and joined outputs.
+        results: last states and joined outputs, of which there is at least one.
     """
 
     step: fx.Node
@@ -34,14 +34,21 @@ class Loop:
         """Whether it starts from the end."""
         return bool(self.step.kwargs["reverse"])
 
+    @property
+    def carried(self) -> dict[fx.Node, fx.Node]:
+        """Each state, and what a step makes of it."""
+        afters, states = self.results[0].args[-2:]
+        return dict(zip(states, afters, strict=True))  # type: ignore[arg-type]
+
 
 def loops_of(graph: fx.Graph) -> Iterator[Loop]:
     """The loops of a graph, in order."""
     for step in graph.find_nodes(op="call_function", target=LOOP_INPUT):
         states = tuple(user for user in step.users if user.target is LOOP_STATE)
         inside: dict[fx.Node, None] = dict.fromkeys((step, *states))
-        results = [user for user in step.users if user.target is LOOP_OUTPUTS and user.args[1] is step]
-        results += [user for state in states for user in state.users if user.target is LOOP_LAST]
+        joined = [user for user in step.users if user.target is LOOP_OUTPUTS and user.args[1] is step]
+        lasts = [user for state in states for user in state.users if user.target is LOOP_LAST]
+        results = dict.fromkeys([*joined, *lasts])
         body: dict[fx.Node, None] = {}
         for node in graph.nodes:  # in order, so that one pass finds all that depends on the step
             if node not in inside and node not in results and any(used in inside for used in node.all_input_nodes):
@@ -85,7 +92,6 @@ class LoopInterpreter(fx.Interpreter):
         sequence = self._outer(loop.step.args[0])
         now = {state: self._outer(state.args[0]) for state in loop.states}
         parts: dict[fx.Node, list[Any]] = {result: [] for result in loop.results if result.target is LOOP_OUTPUTS}
-        lasts = [result for result in loop.results if result.target is LOOP_LAST]
         for x in sequence.flip(0) if loop.reverse else sequence:
             env = {loop.step: x, **now}
             for node in loop.body:
@@ -93,8 +99,9 @@ class LoopInterpreter(fx.Interpreter):
                 env[node] = node.target(*args, **kwargs)  # type: ignore[operator]
             for result, values in parts.items():
                 values.append(self._value(env, result.args[0]))
-            now |= {_state_of(result): self._value(env, result.args[0]) for result in lasts}
+            now = {state: self._value(env, after) for state, after in loop.carried.items()}
         joined = {result: torch.stack(values[::-1] if loop.reverse else values) for result, values in parts.items()}
+        lasts = [result for result in loop.results if result.target is LOOP_LAST]
         return joined | {result: now[_state_of(result)] for result in lasts}
 
     def _value(self, env: dict[fx.Node, Any], node: Any) -> Any:
@@ -105,6 +112,6 @@ class LoopInterpreter(fx.Interpreter):
 
 
 def _state_of(last: fx.Node) -> fx.Node:
-    state = last.args[1]
-    assert isinstance(state, fx.Node)
-    return state
+    states: Any = last.args[1]
+    found: fx.Node = states[last.kwargs["number"]]
+    return found

@@ -7,12 +7,13 @@ op                        meaning
 ========================= ===========================================================================================
 ``quant::loop_input``     the slice of a sequence ``(T, …)`` that belongs to this step; from the end with ``reverse``
 ``quant::loop_state``     the state before this step: ``initial`` before the first one
-``quant::loop_last``      the state after the last step
+``quant::loop_last``      the state of a number after the last step
 ``quant::loop_outputs``   what each step gave, joined in the order of time, ``(T, …)``
 ========================= ===========================================================================================
 
-They belong together by their operands: a state names the input of its step, a result its state, and outputs the input and its
-sequence. Only captured programs hold them, and :class:`quant_core.export.loops.LoopInterpreter` runs them.
+They belong together by their operands: a state names the input of its step, and outputs the input and its sequence. Each result
+names all states and what a step makes of them, so that a step hands on also the states whose last value nobody wants. Only
+captured programs hold them, and :class:`quant_core.export.loops.LoopInterpreter` runs them.
 
 >>> from torch.export import Dim, export
 >>> class Sum(torch.nn.Module):
@@ -20,7 +21,7 @@ sequence. Only captured programs hold them, and :class:`quant_core.export.loops.
 ...         now = loop_input(x, reverse=False)
 ...         before = loop_state(torch.zeros(2), now, 0)
 ...         after = before + now
-...         return loop_outputs(after, now, x), loop_last(after, before)
+...         return loop_outputs(after, now, x, [after], [before]), loop_last([after], [before], 0)
 >>> program = export(Sum(), (torch.ones(3, 2),), dynamic_shapes=({0: Dim.DYNAMIC},))
 >>> [node.name for node in program.graph.nodes if node.name.startswith("loop")]
 ['loop_input', 'loop_state', 'loop_outputs', 'loop_last']
@@ -28,7 +29,7 @@ sequence. Only captured programs hold them, and :class:`quant_core.export.loops.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 import torch
@@ -41,16 +42,16 @@ def _sliced(sequence: Tensor, *, reverse: bool) -> Tensor:
     return sequence.new_empty(sequence.shape[1:])
 
 
-def _like_after(after: Tensor, state: Tensor) -> Tensor:
-    return torch.empty_like(after)
+def _like_after(afters: Sequence[Tensor], states: Sequence[Tensor], *, number: int) -> Tensor:
+    return torch.empty_like(afters[number])
 
 
 def _like_initial(initial: Tensor, step: Tensor, *, number: int) -> Tensor:
     return torch.empty_like(initial)
 
 
-def _joined(after: Tensor, step: Tensor, sequence: Tensor) -> Tensor:
-    return after.new_empty((sequence.shape[0], *after.shape))
+def _joined(each: Tensor, step: Tensor, sequence: Tensor, afters: Sequence[Tensor], states: Sequence[Tensor]) -> Tensor:
+    return each.new_empty((sequence.shape[0], *each.shape))
 
 
 def _refuse(*operands: Any, **options: Any) -> NoReturn:
@@ -60,8 +61,8 @@ def _refuse(*operands: Any, **options: Any) -> NoReturn:
 _SHAPES: Final[Mapping[str, Callable[..., Tensor]]] = {
     "loop_input(Tensor sequence, *, bool reverse)": _sliced,
     "loop_state(Tensor initial, Tensor step, *, int number)": _like_initial,
-    "loop_last(Tensor after, Tensor state)": _like_after,
-    "loop_outputs(Tensor after, Tensor step, Tensor sequence)": _joined,
+    "loop_last(Tensor[] afters, Tensor[] states, *, int number)": _like_after,
+    "loop_outputs(Tensor each, Tensor step, Tensor sequence, Tensor[] afters, Tensor[] states)": _joined,
 }
 for _schema, _shape in _SHAPES.items():
     _name = _schema.partition("(")[0]
@@ -88,13 +89,15 @@ def loop_state(initial: Tensor, step: Tensor, number: int) -> Tensor:
     return found
 
 
-def loop_last(after: Tensor, state: Tensor) -> Tensor:
-    """The last state, where ``after`` is what a step makes of ``state``."""
-    found: Tensor = LOOP_LAST(after, state)
+def loop_last(afters: Sequence[Tensor], states: Sequence[Tensor], number: int) -> Tensor:
+    """The last of the states with this number, where ``afters`` are what a step makes of all ``states``."""
+    found: Tensor = LOOP_LAST(list(afters), list(states), number=number)
     return found
 
 
-def loop_outputs(after: Tensor, step: Tensor, sequence: Tensor) -> Tensor:
-    """What each step gives, ``(T, …)``, where ``step`` is the slice of ``sequence``."""
-    found: Tensor = LOOP_OUTPUTS(after, step, sequence)
+def loop_outputs(
+    each: Tensor, step: Tensor, sequence: Tensor, afters: Sequence[Tensor], states: Sequence[Tensor]
+) -> Tensor:
+    """What each step gives, ``(T, …)``, where ``step`` is the slice of ``sequence`` and ``afters`` become of ``states``."""
+    found: Tensor = LOOP_OUTPUTS(each, step, sequence, list(afters), list(states))
     return found
