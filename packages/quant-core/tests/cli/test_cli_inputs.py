@@ -58,6 +58,18 @@ def test_a_text_of_another_form_is_refused(text: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("text", "count"), [("1000000000000x4096", "4.1e+15"), (f"{2**64}:int64", "1.84e+19")])
+def test_a_size_beyond_all_memory_is_refused(text: str, count: str) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        draw_inputs([parse_input(text)], seed=0)
+    assert str(caught.value) == (
+        f"an example input of shape {text.partition(':')[0]} is too large\n"
+        "  at --input\n"
+        f"  it has {count} elements, and there is no memory for them\n"
+        "  Give a smaller shape; a batch of 1 or 2 is enough to export."
+    )
+
+
 def test_a_size_of_zero_is_refused() -> None:
     with pytest.raises(ArgumentError) as caught:
         parse_input("0x3")

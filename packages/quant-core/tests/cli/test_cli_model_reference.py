@@ -211,4 +211,5 @@ def test_a_module_that_is_not_installed_is_reported() -> None:
     with pytest.raises(LoadError) as caught:
         load_model(parse_model("no_such_module:Net"))
     assert str(caught.value).splitlines()[0] == "'no_such_module' cannot be imported"
+    assert caught.value.where == "no_such_module:Net"  # no line of Python's own import system
     assert caught.value.why == "ModuleNotFoundError: No module named 'no_such_module'"

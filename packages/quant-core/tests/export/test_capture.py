@@ -1,5 +1,6 @@
 """Capturing a model: what the program holds, that it equals the model, and that the model is left as it was."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -190,6 +191,15 @@ class Branching(nn.Module):
         return -x
 
 
+class Projecting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)
+
+
 def test_a_model_that_cannot_be_captured_names_module_and_line() -> None:
     model = nn.Sequential(nn.ReLU(), nn.Sequential(Branching()))
     with pytest.raises(CaptureError) as caught:
@@ -202,6 +212,22 @@ def test_a_model_that_cannot_be_captured_names_module_and_line() -> None:
     assert "data-dependent" in error.why
     assert error.fix.startswith("Make this line depend on shapes and constants only, not on the values of tensors")
     assert error.__cause__ is not None
+
+
+def test_a_wrong_shape_is_told_with_the_shapes_and_the_line() -> None:
+    with pytest.raises(CaptureError) as caught:
+        capture(nn.Sequential(OrderedDict(head=Projecting())), (torch.ones(3, 5),))
+    error = caught.value
+    assert error.where.startswith(f"head.linear, {__file__}:")
+    assert error.why == (
+        "RuntimeError: a and b must have same reduction dim, but got [3, 5] X [4, 2].\n"
+        "the example inputs are (3, 5) of torch.float32"
+    )
+    assert error.fix == (
+        "Call the model on these inputs: where that fails too, they do not fit it; otherwise make this line depend on "
+        "shapes and constants only, not on the values of tensors, and use torch operations; "
+        "the full report of torch.export is the cause of this error."
+    )
 
 
 def test_inputs_that_do_not_fit_forward_are_refused() -> None:

@@ -204,6 +204,25 @@ def test_a_model_that_cannot_be_captured_is_refused(run: Run) -> None:
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize(("argument", "name"), [("listing", "TARGET"), ("--check", "--check"), ("-oa", "--output")])
+def test_nothing_is_exported_beside_a_listing(argument: str, name: str, run: Run) -> None:
+    result = run("export", "--list-targets", "--json", argument)
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["error"] == {
+        "type": "ArgumentError",
+        "what": f"{name} has no effect beside --list-targets",
+        "where": "quant export",
+        "why": "a listing exports nothing, and reads --json only",
+        "fix": f"Leave --list-targets out to export, or {name} to list.",
+    }
+
+
+def test_a_seed_that_torch_does_not_take_is_a_usage_error(run: Run) -> None:
+    result = run("export", "listing", "nets.py:Net", "--input", "1x4", "--seed", str(2**64), "-o", "net.json")
+    assert result.exit_code == 2
+    assert "Invalid value for '--seed'" in result.stderr
+
+
 USAGE: dict[str, tuple[list[str], dict[str, Any]]] = {
     "no target": ([], {"type": "ArgumentError", "what": "TARGET is missing"}),
     "no model": (["listing"], {"type": "ArgumentError", "what": "MODEL is missing"}),

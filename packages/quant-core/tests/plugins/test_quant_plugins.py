@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from quant_core.cli.main import quant
+from quant_core.plugins.registry import BUILT_IN_COMMANDS
 
 Environment = Callable[..., None]
 
@@ -134,6 +135,10 @@ def test_no_plugin_takes_the_place_of_a_built_in_command(environment: Environmen
     other = CliRunner().invoke(quant, ["number"])
     assert other.exit_code == 1
     assert other.stderr.startswith("PluginError: the command 'export' is registered 2 times\n")
+
+
+def test_the_registry_knows_every_built_in_command() -> None:
+    assert sorted(BUILT_IN_COMMANDS) == sorted(quant.commands)
 
 
 def test_a_command_that_is_none_is_refused(environment: Environment) -> None:

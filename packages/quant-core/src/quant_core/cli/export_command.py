@@ -36,7 +36,9 @@ T = TypeVar("T")
 @click.option("--no-verify", is_flag=True, help="Do not compare the artifact with the model.")
 @click.option("--dynamic-batch", is_flag=True, help="Let axis 0 of every input vary.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the target.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the example inputs.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of the example inputs."
+)
 @json_option
 @click.pass_context
 def export_command(
@@ -66,6 +68,7 @@ def export_command(
     Exit codes: 0 done, 1 refused or not equal, 2 usage.
     """
     if list_targets:
+        _refuse_beside_listing(context)
         print_targets(registry(), as_json=as_json)
         return
     request = ExportRequest(
@@ -87,6 +90,21 @@ def export_command(
     _keep_apart(path, request)
     done = run_export(request, path, verify=not no_verify)
     print_exported(done, request, path, verify=not no_verify, as_json=as_json)
+
+
+def _refuse_beside_listing(context: click.Context) -> None:
+    """A listing reads ``--json`` only; what else is given asks for something else."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and name not in ("list_targets", "as_json"):
+            label = parameter.opts[-1] if isinstance(parameter, click.Option) else name.upper()
+            raise ArgumentError(
+                f"{label} has no effect beside --list-targets",
+                where="quant export",
+                why="a listing exports nothing, and reads --json only",
+                fix=f"Leave --list-targets out to export, or {label} to list.",
+            )
 
 
 def _keep_apart(output: Path, request: ExportRequest) -> None:

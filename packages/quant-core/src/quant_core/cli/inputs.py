@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,13 +51,24 @@ class InputSpec:
 
         Args:
             generator: a ``torch.Generator``.
+
+        Raises:
+            ArgumentError: when there is no memory for it.
         """
         import torch
 
         dtype = getattr(torch, self.dtype)
-        if dtype.is_floating_point:
-            return torch.randn(self.shape, generator=generator).to(dtype)
-        return torch.randint(0, 2, self.shape, generator=generator).to(dtype)
+        try:
+            if dtype.is_floating_point:
+                return torch.randn(self.shape, generator=generator).to(dtype)
+            return torch.randint(0, 2, self.shape, generator=generator).to(dtype)
+        except (RuntimeError, TypeError) as failure:  # TypeError for sizes beyond 64 bits
+            raise ArgumentError(
+                f"an example input of shape {'x'.join(map(str, self.shape))} is too large",
+                where="--input",
+                why=f"it has {math.prod(self.shape):.3g} elements, and there is no memory for them",
+                fix="Give a smaller shape; a batch of 1 or 2 is enough to export.",
+            ) from failure
 
 
 def parse_input(text: str) -> InputSpec:
@@ -125,6 +137,9 @@ def parse_inputs(texts: Sequence[str]) -> tuple[InputSpec, ...]:
 
 def draw_inputs(specs: Sequence[InputSpec], *, seed: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """The positional and the keyword inputs. Law: equal specs and seeds give equal tensors.
+
+    Raises:
+        ArgumentError: when there is no memory for one of them.
 
     >>> args, kwargs = draw_inputs([parse_input("2x3"), parse_input("index=4:int64")], seed=0)
     >>> args[0].shape, sorted(kwargs), kwargs["index"].dtype

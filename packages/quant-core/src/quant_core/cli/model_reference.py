@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from quant_core.cli.errors import ArgumentError
 from quant_core.errors import LoadError, did_you_mean, nearest
+from quant_core.last_line import last_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -109,7 +109,7 @@ def _import(reference: ModelReference) -> ModuleType:
     except (Exception, SystemExit) as failure:
         raise LoadError(
             f"{reference.source!r} cannot be imported",
-            where=_last_line(failure) or str(reference),
+            where=_line_of(failure) or str(reference),
             why=f"{type(failure).__name__}: {failure}",
             fix="Make `python -c 'import …'` of it work first; the full traceback is the cause of this error.",
         ) from failure
@@ -149,7 +149,7 @@ def _call(found: Any, reference: ModelReference) -> Any:
     except (Exception, SystemExit) as failure:
         raise LoadError(
             f"calling {reference.name!r} without arguments failed",
-            where=_last_line(failure) or str(reference),
+            where=_line_of(failure) or str(reference),
             why=f"{type(failure).__name__}: {failure}",
             fix="Name a class or function that needs no arguments, if need be a small function that makes the model.",
         ) from failure
@@ -162,15 +162,10 @@ def _candidates(found: Any) -> list[str]:
     return [name for name, thing in callables.items() if getattr(thing, "__module__", None) == home] or [*callables]
 
 
-def _last_line(failure: BaseException) -> str:
-    """The last line of the user's code that a failure passed through."""
-    place = ""
-    for frame in traceback.extract_tb(failure.__traceback__):
-        if frame.filename != __file__ and not frame.filename.startswith("<"):
-            place = f"{frame.filename}:{frame.lineno}"
+def _line_of(failure: BaseException) -> str:
     if isinstance(failure, SyntaxError) and failure.filename:
-        place = f"{failure.filename}:{failure.lineno}"
-    return place
+        return f"{failure.filename}:{failure.lineno}"
+    return last_line(failure)
 
 
 def _example(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -40,8 +41,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    terminal = sys.stdout.isatty()
-    console = Console(file=sys.stdout, width=None if terminal else _WIDTH_OF_A_PIPE)
+    terminal = sys.stdout is not None and sys.stdout.isatty()  # without standard output there is nothing to print on
+    console = Console(file=sys.stdout or io.StringIO(), width=None if terminal else _WIDTH_OF_A_PIPE)
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from quant_core.components import QuantDelay, Scaling
@@ -23,6 +23,7 @@ from quant_core.export.program import Program
 from quant_core.export.provenance import map_modules
 from quant_core.export.quiet import quiet
 from quant_core.export.spec import verify_spec
+from quant_core.last_line import last_line
 from quant_core.plugins import Registry, registry
 
 
@@ -66,7 +67,7 @@ def capture(
             with quiet():
                 exported = torch.export.export(model, args, given, dynamic_shapes=shapes, strict=False)
         except Exception as failure:
-            raise _explain(failure, model) from failure
+            raise _explain(failure, model, (args, given)) from failure
         modules = map_modules(model)
     _refuse_mutation(exported, model)
     core = decompose(exported, registered_decompositions(plugins or registry()))
@@ -187,29 +188,36 @@ def _uncalibrated(model: nn.Module) -> tuple[str, ...]:
     )
 
 
-def _explain(failure: Exception, model: nn.Module) -> QuantError:
-    path, line = _place(failure, model)
+def _explain(failure: Exception, model: nn.Module, inputs: Any) -> QuantError:
+    path, line = _place(failure, model), last_line(failure)
     if isinstance(failure, QuantError):
         return failure.at(path) if path else failure
     reason = str(failure).strip().splitlines()
+    shapes = [_described(leaf) for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
+    remedy = (
+        "make this line depend on shapes and constants only, not on the values of tensors, and use torch operations"
+    )
+    if not isinstance(failure, GuardOnDataDependentSymNode):
+        remedy = f"call the model on these inputs: where that fails too, they do not fit it; otherwise {remedy}"
     return CaptureError(
         "torch.export cannot capture the model",
         where=", ".join(part for part in (path, line) if part) or type(model).__name__,
-        why=f"{type(failure).__name__}: {reason[0] if reason else 'no message'}",
-        fix="Make this line depend on shapes and constants only, not on the values of tensors, and use torch operations; "
-        "the full report of torch.export is the cause of this error.",
+        why=f"{type(failure).__name__}: {reason[0] if reason else 'no message'}\n"
+        f"the example inputs are {', '.join(shapes) or 'no tensors'}",
+        fix=f"{remedy[0].upper()}{remedy[1:]}; the full report of torch.export is the cause of this error.",
     )
 
 
-def _place(failure: Exception, model: nn.Module) -> tuple[str, str]:
-    """The deepest module, and the last line of code outside of torch and this package, that the failure passed through."""
+def _described(tensor: torch.Tensor) -> str:
+    return f"{tuple(tensor.shape)} of {tensor.dtype}"
+
+
+def _place(failure: Exception, model: nn.Module) -> str:
+    """The path of the deepest module that the failure passed through."""
     paths = {id(module): path for path, module in reversed(list(model.named_modules(remove_duplicate=False)))}
-    path = line = ""
-    for frame, number in traceback.walk_tb(failure.__traceback__):
+    path = ""
+    for frame, _ in traceback.walk_tb(failure.__traceback__):
         owner = frame.f_locals.get("self")
         if id(owner) in paths and isinstance(owner, nn.Module):
             path = paths[id(owner)] or path
-        package = frame.f_globals.get("__name__", "").partition(".")[0]
-        if package not in ("torch", "quant_core") and package not in sys.stdlib_module_names:
-            line = f"{frame.f_code.co_filename}:{number}"
-    return path, line
+    return path

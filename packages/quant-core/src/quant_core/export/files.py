@@ -43,7 +43,7 @@ def check_writable(path: Path) -> None:
         reason, fix = f"{parent} is not writable for this user", "Choose another directory, or change its permissions."
     else:
         return
-    raise ArtifactError(f"cannot write {path.name!r}", where=str(path), why=reason, fix=fix)
+    raise ArtifactError(f"cannot write {path.name or str(path)!r}", where=str(path), why=reason, fix=fix)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -19,7 +19,7 @@ from quant_core.plugins.types import Command, Entry, Layer, Op, Quantizer, Short
 
 STRICT_VARIABLE: Final = "QUANT_STRICT_PLUGINS"
 
-BUILT_IN_COMMANDS: Final = ("export", "plugins")
+BUILT_IN_COMMANDS: Final = ("export", "plugins", "show")
 """The sub-commands of ``quant`` itself, whose names no plugin can take."""
 
 EntryT = TypeVar("EntryT", bound=Entry)
