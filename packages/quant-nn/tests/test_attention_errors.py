@@ -252,8 +252,8 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         InputError,
         "the output cannot be returned as a quantized tensor without an output quantizer\n"
         "  at QuantScaledDotProductAttention()\n"
-        "  its scale is scale of the attention weights · scale of the values, and one of them is not quantized per tensor around "
-        "zero\n"
+        "  its scale is scale of the attention weights · scale of the values, and one of them is not quantized to integers, "
+        "per tensor and around zero\n"
         "  Set sdpa_output_quant, or attn_output_weights_quant and v_quant.",
     ),
 }

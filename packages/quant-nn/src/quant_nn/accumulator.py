@@ -25,7 +25,7 @@ class TruncQuantAccumulator(QuantLayer):
     Raises:
         UnusedAttributeError: for an option that nothing reads.
         ConfigurationError: when the quantizer is none of accumulators.
-        InputError: by a call with a plain tensor, or with one that has a zero-point.
+        InputError: by a call with a plain tensor, or with one of minifloats or with a zero-point.
 
     >>> import torch, quant_nn as qnn
     >>> layer = qnn.QuantLinear(4, 2, bias=False, weight_bit_width=4, return_quant_tensor=True)
@@ -58,7 +58,7 @@ class ClampQuantAccumulator(QuantLayer):
     Raises:
         UnusedAttributeError: for an option that nothing reads.
         ConfigurationError: when the quantizer is none of accumulators.
-        InputError: by a call with a plain tensor, or with one that has a zero-point.
+        InputError: by a call with a plain tensor, or with one of minifloats or with a zero-point.
 
     >>> import torch, quant_nn as qnn
     >>> layer = qnn.QuantLinear(4, 2, bias=False, weight_bit_width=8, return_quant_tensor=True)

@@ -137,8 +137,8 @@ class QuantScaledDotProductAttention(QuantAttention):
             raise InputError(
                 "the output cannot be returned as a quantized tensor without an output quantizer",
                 where=where,
-                why="its scale is scale of the attention weights · scale of the values, and one of them is not quantized per "
-                "tensor around zero",
+                why="its scale is scale of the attention weights · scale of the values, and one of them is not quantized to "
+                "integers, per tensor and around zero",
                 fix="Set sdpa_output_quant, or attn_output_weights_quant and v_quant.",
             )
         return out

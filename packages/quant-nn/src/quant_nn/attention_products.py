@@ -126,8 +126,8 @@ class QuantAttention(QuantLayer):
         )
 
     def _accumulator(self, out: Tensor, weights: QuantTensor, v: QuantTensor) -> Tensor | QuantTensor:
-        """``A · v`` on the grid ``weights scale · v scale``; plain unless both are per tensor and symmetric."""
-        if not (weights.per_tensor and v.per_tensor and weights.symmetric and v.symmetric):
+        """``A · v`` on the grid ``weights scale · v scale``; plain unless both are integers, per tensor and symmetric."""
+        if not all(x.per_tensor and x.symmetric and x.float_format is None for x in (weights, v)):
             return out
         scale = weights.scale.reshape(()) * v.scale.reshape(())
         return QuantTensor(

@@ -109,6 +109,9 @@ class QuantJoin(QuantLayer):
             reason = f"one is signed and the other is not: signed={first.signed} and signed={other.signed}"
         elif first.dtype != other.dtype:
             reason = f"their dtypes are {first.dtype} and {other.dtype}"
+        elif first.float_format != other.float_format:
+            numbers = [x.float_format or "integers" for x in (first, other)]
+            reason = f"their numbers are {numbers[0]} and {numbers[1]}"
         else:
             reason = f"their scales are {_numbers(first.scale)} and {_numbers(other.scale)}"
             if first.value.dtype not in (torch.float32, torch.float64):
@@ -144,6 +147,16 @@ class QuantEltwiseAdd(QuantJoin):
         self._check_shapes(input.shape, other.shape)
         operands = self._on_one_grid([input, other])
         return self._finish(operands[0] + operands[1], operands)
+
+    def _no_grid(self, operands: Sequence[Operand]) -> InputError:
+        if not any(isinstance(x, QuantTensor) and x.float_format is not None for x in operands):
+            return super()._no_grid(operands)
+        return InputError(
+            "the sum cannot be returned as a quantized tensor without an output quantizer",
+            where=type(self).__name__,
+            why="minifloats are not equally far apart, so that sums of them are none",
+            fix="Set output_quant on this layer, or return_quant_tensor=False.",
+        )
 
     def _check_shapes(self, one: torch.Size, other: torch.Size) -> None:
         if all(a == b or a == 1 or b == 1 for a, b in zip(reversed(one), reversed(other), strict=False)):
@@ -194,7 +207,7 @@ def _differ(one: Operand, other: Operand) -> bool:
     """Whether two operands cannot be on one grid, as far as their parts tell."""
     if not (isinstance(one, QuantTensor) and isinstance(other, QuantTensor)):
         return True
-    if one.signed != other.signed or one.dtype != other.dtype:
+    if one.signed != other.signed or one.dtype != other.dtype or one.float_format != other.float_format:
         return True
     return one.scale.shape != other.scale.shape or not torch.equal(one.scale, other.scale)
 

@@ -44,7 +44,9 @@ class TruncPool(QuantLayer):
         return self._hand_on(self.trunc_quant(pooled))  # it says what it thinks of plain ones
 
     def _no_common_scale(self, x: QuantTensor) -> InputError:
-        if not is_wide(x.value):
+        if x.float_format is not None:
+            reason, fix = "those of minifloats are not equally far apart", "Use an integer quantizer before this layer."
+        elif not is_wide(x.value):
             reason, fix = f"{x.dtype} does not tell the sums apart", "Compute in float32."
         elif not constant_along(x, (-2, -1)):
             reason, fix = "the scale of the input varies in space", "Quantize the input per tensor or per channel."

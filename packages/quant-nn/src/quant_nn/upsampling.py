@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quant_core.errors import ConfigurationError
-from quant_core.ops import quantize_int
+from quant_core.ops import quantize_float, quantize_int
 from quant_core.tensor import QuantTensor
 from quant_nn.layer import QuantLayer
 
@@ -75,6 +75,8 @@ class QuantUpsample(QuantLayer, nn.Upsample):
 
 def _rounded(value: Tensor, x: QuantTensor) -> QuantTensor:
     """A value between the levels of ``x``, on the nearest of them."""
+    if x.float_format is not None:
+        return x.replace(value=quantize_float(value, x.scale, x.float_format))
     on_grid = quantize_int(
         value,
         x.scale,

@@ -27,7 +27,7 @@ class AccumulatorQuantProxy(QuantProxy):
         """The accumulator with fewer bits.
 
         Raises:
-            InputError: when ``x`` is no quantized tensor, or its zero-point may differ from 0.
+            InputError: when ``x`` is no quantized tensor or one of minifloats, or its zero-point may differ from 0.
         """
         if not self.is_quant_enabled:
             return x
@@ -66,6 +66,13 @@ class AccumulatorQuantProxy(QuantProxy):
                 where=place,
                 why="the integers of an accumulator are known from its scale, and this tensor has none",
                 fix="Set return_quant_tensor=True on the layer before it.",
+            )
+        if x.float_format is not None:
+            raise InputError(
+                "minifloats have no bits to drop",
+                where=place,
+                why=f"they are numbers of {x.float_format} times the scale, and only those of integers can be dropped",
+                fix="Leave this layer out, or use integer quantizers before it.",
             )
         if not x.symmetric:
             raise InputError(
