@@ -155,3 +155,13 @@ def test_dropout_between_layers_is_that_of_torch() -> None:
             torch.manual_seed(0)
             results.append(network(x))
         assert_same(*results)
+
+
+@settings(max_examples=10, deadline=None)
+@given(layers())
+def test_the_weights_are_listed_as_torch_lists_them(case: tuple[str, dict[str, Any]]) -> None:
+    for plain, layer in pairs(*case):
+        layer.flatten_parameters()
+        for mine, theirs in zip(layer.all_weights, plain.all_weights, strict=True):
+            assert len(mine) == len(theirs)
+            assert all(torch.equal(one, other) for one, other in zip(mine, theirs, strict=True))

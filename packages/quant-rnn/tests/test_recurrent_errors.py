@@ -94,6 +94,22 @@ CASES: dict[str, tuple[Callable[[], Any], type[QuantError], str]] = {
   it is the share of outputs that are set to zero between layers, from 0 to 1
   Use a number such as 0.2.""",
     ),
+    "dropout of no number": (
+        lambda: QuantGRU(3, 4, num_layers=2, dropout=True),
+        ConfigurationError,
+        """dropout=True is no probability
+  at QuantGRU
+  it is the share of outputs that are set to zero between layers, from 0 to 1
+  Use a number such as 0.2.""",
+    ),
+    "a projection to no number of features": (
+        lambda: QuantLSTM(3, 4, proj_size=True),
+        ConfigurationError,
+        """proj_size=True is out of range
+  at QuantLSTM
+  the output is projected to fewer features than hidden_size=4, or not (0)
+  Use a number from 0 to 3.""",
+    ),
     "a projection to more features": (
         lambda: QuantLSTM(3, 4, proj_size=4),
         ConfigurationError,
@@ -139,8 +155,48 @@ CASES: dict[str, tuple[Callable[[], Any], type[QuantError], str]] = {
         InputError,
         """the initial hidden state is a float
   at QuantRNN(3, 4)
-  it is a tensor or a QuantTensor
+  it is a tensor, a QuantTensor, or a list of such of one shape
   Give the states that the layer returned, or none to start from zeros.""",
+    ),
+    "states of which there is none": (
+        lambda: QuantGRU(3, 4)(torch.zeros(5, 2, 3), (None, None)),
+        InputError,
+        """the initial hidden state is a tuple
+  at QuantGRU(3, 4)
+  it is a tensor, a QuantTensor, or a list of such of one shape
+  Give the states that the layer returned, or none to start from zeros.""",
+    ),
+    "states of several shapes": (
+        lambda: QuantLSTM(3, 4)(torch.zeros(5, 2, 3), (torch.zeros(1, 2, 4), [torch.zeros(2, 4), torch.zeros(3, 4)])),
+        InputError,
+        """the initial cell state is a list
+  at QuantLSTM(3, 4)
+  it is a tensor, a QuantTensor, or a list of such of one shape
+  Give the states that the layer returned, or none to start from zeros.""",
+    ),
+    "a state of another type": (
+        lambda: QuantLSTM(3, 4)(torch.zeros(5, 2, 3), (torch.zeros(1, 2, 4), torch.zeros(1, 2, 4).double())),
+        InputError,
+        """an initial cell state of torch.float64 does not fit
+  at QuantLSTM(3, 4)
+  the input is of torch.float32
+  Convert the state: state.to(torch.float32).""",
+    ),
+    "an input of another type": (
+        lambda: QuantRNN(3, 4)(torch.zeros(5, 2, 3).double()),
+        InputError,
+        """an input of torch.float64 does not fit this layer
+  at QuantRNN(3, 4)
+  its weights are of torch.float32
+  Convert the input: x.to(torch.float32), or the layer: layer.to(torch.float64).""",
+    ),
+    "packed integers": (
+        lambda: QuantGRU(3, 4)(pack_sequence([torch.zeros(2, 3, dtype=torch.int64)])),
+        InputError,
+        """an input of torch.int64 does not fit this layer
+  at QuantGRU(3, 4)
+  its weights are of torch.float32
+  Convert the input: x.to(torch.float32).""",
     ),
     "packed sequences of another size": (
         lambda: QuantRNN(3, 4, batch_first=True)(pack_sequence([torch.zeros(2, 5)])),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,7 @@ from quant_rnn.direction import Direction
 from quant_rnn.float_path import flat_weights, is_off, run_in_float
 from quant_rnn.parameters import Sizes, check_options, register, reset
 from quant_rnn.quantizing import MaybeQuantized, concatenate, quantized, stack
-from quant_rnn.states import check_features, check_input, first_states
+from quant_rnn.states import check_dtype, check_features, check_input, first_states
 
 if TYPE_CHECKING:
     from quant_nn.correction import BiasError
@@ -87,6 +88,23 @@ class QuantRecurrent(QuantLayer):
             if proxy.rebuilds_on_load:
                 proxy.init_tensor_quant()
 
+    def flatten_parameters(self) -> None:
+        """Does nothing. It is there because that of torch.nn is called, to store the weights side by side for cuDNN, which here
+        are quantized before each use.
+        """
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """The float parameters of each layer and direction, in the order of torch.nn.
+
+        >>> import quant_rnn as qrnn
+        >>> [tuple(weight.shape) for weight in qrnn.QuantRNN(3, 4).all_weights[0]]
+        [(4, 3), (4, 4), (4,), (4,)]
+        """
+        sizes = self.sizes
+        places = product(range(sizes.layers), range(sizes.directions))
+        return [[getattr(self, name) for name, _ in sizes.shapes(*place)] for place in places]
+
     def count_products(self, x: Any, *states: Any) -> int:
         """How many products are added up for an input: for each step, layer, direction and gate ``H · (I + P)``, and ``P · H``
         of a projection, with ``P`` features of the output.
@@ -145,6 +163,7 @@ class QuantRecurrent(QuantLayer):
         if isinstance(x, PackedSequence):
             return self._compute_packed(x, given)
         check_input(x, self.input_size, self._named(), batch_first=self.batch_first)
+        check_dtype(x, self.all_weights[0][0].dtype, self._named())
         single = x.ndim == 2
         if single:
             x = x.unsqueeze(1)
@@ -165,6 +184,7 @@ class QuantRecurrent(QuantLayer):
                 fix="Set return_quant_tensor=False, or pad the sequences instead of packing them.",
             )
         check_features(data.shape[-1], self.input_size, self._named())
+        check_dtype(data, self.all_weights[0][0].dtype, self._named())
         start = self._start(data, given, int(sizes[0]), single=False)
         if order is not None:
             start = [[part.index_select(0, order) for part in kind] for kind in start]

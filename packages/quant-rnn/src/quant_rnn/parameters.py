@@ -109,7 +109,7 @@ def check_options(
     """
     for name, number in sizes.items():
         _check_whole(layer, name, number)
-    if not 0 <= dropout <= 1:
+    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
         raise ConfigurationError(
             f"dropout={dropout!r} is no probability",
             where=layer,
@@ -123,7 +123,7 @@ def check_options(
             why="it acts between layers, and num_layers is 1",
             fix="Leave dropout out, or set num_layers to 2 or more.",
         )
-    if not 0 <= proj_size < sizes["hidden_size"]:
+    if isinstance(proj_size, bool) or not isinstance(proj_size, int) or not 0 <= proj_size < sizes["hidden_size"]:
         raise ConfigurationError(
             f"proj_size={proj_size!r} is out of range",
             where=layer,

@@ -61,17 +61,33 @@ def check_features(found: int, wanted: int, where: str) -> None:
         )
 
 
-def check_state(state: Tensor | QuantTensor, wanted: Sequence[int], name: str, where: str) -> None:
-    """A state has one row for each layer, direction and sequence.
+def check_dtype(x: MaybeQuantized, wanted: torch.dtype, where: str) -> None:
+    """The input has the type of the weights, save under autocast, which converts both.
 
     Raises:
-        InputError: when its shape is another one.
+        InputError: when it has not.
+    """
+    if x.dtype != wanted and not torch.is_autocast_enabled(x.device.type):
+        other = f", or the layer: layer.to({x.dtype})" if x.dtype.is_floating_point else ""
+        raise InputError(
+            f"an input of {x.dtype} does not fit this layer",
+            where=where,
+            why=f"its weights are of {wanted}",
+            fix=f"Convert the input: x.to({wanted}){other}.",
+        )
+
+
+def check_state(state: Tensor | QuantTensor, wanted: Sequence[int], x: MaybeQuantized, name: str, where: str) -> None:
+    """A state has one row for each layer, direction and sequence, and the type of the input, save under autocast.
+
+    Raises:
+        InputError: when its shape or its type is another one.
     """
     if not isinstance(state, (Tensor, QuantTensor)):
         raise InputError(
             f"the initial {name} is a {type(state).__name__}",
             where=where,
-            why="it is a tensor or a QuantTensor",
+            why="it is a tensor, a QuantTensor, or a list of such of one shape",
             fix="Give the states that the layer returned, or none to start from zeros.",
         )
     if tuple(state.shape) != tuple(wanted):
@@ -82,6 +98,13 @@ def check_state(state: Tensor | QuantTensor, wanted: Sequence[int], name: str, w
             if len(wanted) == 3
             else f"for this input it is {tuple(wanted)}: layers · directions, features",
             fix=f"Give torch.zeros{tuple(wanted)}, or none to start from zeros.",
+        )
+    if state.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise InputError(
+            f"an initial {name} of {state.dtype} does not fit",
+            where=where,
+            why=f"the input is of {x.dtype}",
+            fix=f"Convert the state: state.to({x.dtype}).",
         )
 
 
@@ -107,7 +130,7 @@ def first_states(
         single: whether there is one sequence without an axis for it.
 
     Raises:
-        InputError: when the shape of a state is another one.
+        InputError: when the shape or the type of a state is another one.
     """
     features = (sizes.outputs, sizes.hidden)[: len(names)]
     count = sizes.layers * sizes.directions
@@ -115,12 +138,18 @@ def first_states(
         return [[_zeros((batch, size), x) for _ in range(count)] for size in features]
     start: list[list[MaybeQuantized]] = []
     for state, size, name in zip(given, features, names, strict=True):
-        if isinstance(state, (list, tuple)):  # as the layer returns states that are not joined
+        if isinstance(state, (list, tuple)) and _are_alike(state):  # as the layer returns states that are not joined
             state = torch.stack([value_of(part) for part in state])
-        check_state(state, (count, size) if single else (count, batch, size), name, where)
+        check_state(state, (count, size) if single else (count, batch, size), x, name, where)
         rows = value_of(state).unbind(0)
         start.append([row.unsqueeze(0) if single else row for row in rows])
     return start
+
+
+def _are_alike(parts: Sequence[Any]) -> bool:
+    """Whether these are tensors of one shape."""
+    tensors = all(isinstance(part, (Tensor, QuantTensor)) for part in parts)
+    return tensors and len({part.shape for part in parts}) == 1
 
 
 def _zeros(shape: Sequence[int], like: MaybeQuantized) -> Tensor:
