@@ -467,3 +467,15 @@ def test_a_scale_per_channel_beside_a_statistic_that_knows_none_has_no_effect() 
     with pytest.raises(UnusedAttributeError) as caught:
         qnn.QuantLinear(4, 2, weight_scaling_per_output_channel=True, weight_scaling_stats_op="max_ave")
     assert str(caught.value).startswith("option 'weight_scaling_per_output_channel' has no effect\n  at QuantLinear\n")
+
+
+def test_the_names_that_are_offered_are_arguments_and_attributes_of_the_quantizers() -> None:
+    with pytest.raises(UnusedAttributeError) as caught:
+        qnn.QuantLinear(3, 2, zzz=1)
+    offered = caught.value.fix.removeprefix("Known names: ").rstrip(".").split(", ")
+    assert "weight_bit_width" in offered
+    assert all(
+        name.removeprefix("weight_") in Int8WeightPerTensorFloat
+        for name in offered
+        if "weight_" in name[:7] and name != "weight_quant"
+    )

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from quant_core.errors import UnusedAttributeError, did_you_mean, nearest
+from quant_core.inject import Injector
 
 
 def split_options(
@@ -50,7 +51,7 @@ def split_options(
 def _is_misspelt_argument(layer: type, name: str, quantizer: object | None) -> bool:
     """Whether an option without prefix is nearer to an argument of the layer than to an option of its quantizer."""
     arguments = [word for word in inspect.signature(layer).parameters if word != "options"]
-    known = [word for word in dir(quantizer) if not word.startswith("_")]
+    known = _names(quantizer)
     return name not in known and nearest(name, [*arguments, *known], most=1)[:1] in [[word] for word in arguments]
 
 
@@ -58,7 +59,13 @@ def _option_names(quantizers: Mapping[str, object | None]) -> Iterator[str]:
     """The options of all quantizers, with their prefixes."""
     for prefix, quantizer in quantizers.items():
         if isinstance(quantizer, type):
-            yield from (f"{prefix}{name}" for name in dir(quantizer) if not name.startswith("_"))
+            yield from (f"{prefix}{name}" for name in _names(quantizer))
+
+
+def _names(quantizer: object | None) -> list[str]:
+    """The attributes of a quantizer, without what every injector can do."""
+    every = set(dir(Injector))
+    return [name for name in dir(quantizer) if name not in every and not name.startswith("_")]
 
 
 def _unknown(layer: type, name: str, quantizers: Mapping[str, object | None]) -> UnusedAttributeError:
