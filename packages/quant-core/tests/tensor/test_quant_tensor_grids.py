@@ -139,6 +139,13 @@ def test_per_channel_is_per_tensor_on_each_channel():
             assert torch.equal(part.bit_width, alone.bit_width)
 
 
+def test_elements_of_a_flat_tensor_bring_their_own_scale():
+    x = QuantTensor(torch.ones(2, 3), torch.tensor([0.5, 1.0, 0.25]), torch.zeros(3), torch.tensor(4.0), signed=True)
+    taken = torch.take_along_dim(x, torch.tensor([5, 1, 3]))
+    assert taken.scale.tolist() == [0.25, 1.0, 0.5]
+    assert taken.int().tolist() == [4, 1, 2]
+
+
 def test_a_function_of_somebody_else_with_a_known_name_meets_no_rule():
     def flatten(x: Any) -> Any:
         return torch.overrides.handle_torch_function(flatten, (x,), x) if isinstance(x, QuantTensor) else x + 1

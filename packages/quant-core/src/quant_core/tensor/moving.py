@@ -11,7 +11,11 @@ from torch import Tensor
 from quant_core.tensor.grids import moved, plain, same_grid, with_value
 from quant_core.tensor.quant_tensor import QuantTensor
 
-_ALONG: Final[dict[str, Callable[..., Any]]] = {"view": Tensor.reshape, "view_as": Tensor.reshape_as}
+_ALONG: Final[dict[str, Callable[..., Any]]] = {
+    "view": Tensor.reshape,
+    "view_as": Tensor.reshape_as,
+    "take_along_dim": lambda grid, *indices, **options: torch.take_along_dim(grid.contiguous(), *indices, **options),
+}
 """A grid that is broadcast has strides that a view refuses, where the value has none of them."""
 
 
