@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -150,17 +153,61 @@ def test_it_is_one_operation_of_a_compiled_graph(name: str) -> None:
     assert sum("quant_rnn" in str(node.target) for node in graph.graph.nodes) == len(layer.directions)
 
 
-def test_steps_that_compute_something_else_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["LSTM", "projected", "projected, coupled", "GRU, float functions", "ReLU"])
+def test_products_of_torch_are_those_of_its_blas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = learned(name)
+    results, gradients = outcome(layer, False, monkeypatch)
+    monkeypatch.setattr(library(), "multiply", None)
+    by_torch, their_gradients = outcome(layer, False, monkeypatch)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(results, by_torch, strict=True))
+    assert gradients.keys() == their_gradients.keys()
+    assert all(torch.equal(gradient, their_gradients[key]) for key, gradient in gradients.items())
+
+
+def library() -> Steps:
+    found = steps()
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """As if the steps had not been compared with torch yet."""
+    monkeypatch.setattr(library(), "multiply", library().multiply)
+    agrees.cache_clear()
+    yield monkeypatch
+    agrees.cache_clear()
+
+
+def test_steps_that_compute_something_else_are_not_used(fresh: pytest.MonkeyPatch) -> None:
     right = Steps.run
 
-    def without_the_last(self: Steps, model: Any, first: int, last: int, rows: int) -> Any:
-        return right(self, model, first, last - 1, rows)
+    def without_the_last(self: Steps, model: Any, ops: range, rows: int, order: range) -> None:
+        right(self, model, ops[:-1], rows, order)
 
     assert agrees()
     agrees.cache_clear()
-    monkeypatch.setattr(Steps, "run", without_the_last)
+    fresh.setattr(Steps, "run", without_the_last)
     assert not agrees()
-    agrees.cache_clear()
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="products are torch's there")
+def test_products_that_are_rounded_otherwise_are_left_to_torch(fresh: pytest.MonkeyPatch) -> None:
+    """As those of another BLAS are: here in the last bit."""
+    exact = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)
+    blas = library().multiply
+    assert blas is not None
+    product = exact(blas)
+
+    @exact
+    def multiply(*operands: int) -> None:
+        product(*operands)
+        first = ctypes.c_float.from_address(operands[11])
+        first.value += 1e-6 * abs(first.value)
+
+    fresh.setattr(library(), "multiply", ctypes.cast(multiply, ctypes.c_void_p).value)
+    assert agrees()
+    assert library().multiply is None
 
 
 def test_gradients_of_gradients_are_refused_with_what_to_do() -> None:

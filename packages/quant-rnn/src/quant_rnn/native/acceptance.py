@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from quant_core.native import has_values
-from quant_rnn.native import steps
 from quant_rnn.native.agreement import agrees
 
 
@@ -22,7 +21,7 @@ def takes(*tensors: Tensor) -> bool:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _is_available() -> bool:
-    return steps() is not None and agrees()
+    return agrees()
 
 
 def _is_plain(x: Tensor) -> bool:

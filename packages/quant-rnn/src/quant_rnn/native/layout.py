@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from quant_rnn.native.gradient import Backward, backward_of
 from quant_rnn.native.plan import Place, Plan, plan_of
-from quant_rnn.native.program import BY_TORCH, Kind, Lookup, Program, Row, decoded, with_tables
+from quant_rnn.native.program import WHOLE, Kind, Lookup, Program, Row, decoded, with_tables
 from quant_rnn.steady import MOST_LEVELS
 
 FIELDS: Final = 5
@@ -116,14 +116,14 @@ def _forward_places(program: Program) -> tuple[dict[int, Place], dict[int, Place
 
 
 def _worth_keeping(program: Program) -> list[int]:
-    """What torch computes, and what a gradient of a matrix is computed from."""
+    """What is computed for the whole batch, and what a gradient of a matrix is computed from."""
     used = _used(program)
     found = []
     for number in used:
         row = program.rows[number]
         if row.kind == Kind.LINEAR:
             found += [row.a, number]
-        elif row.kind in BY_TORCH:
+        elif row.kind in WHOLE:
             found.append(number)
     return found
 

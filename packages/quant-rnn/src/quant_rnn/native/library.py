@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import functools
-from collections.abc import Callable
+import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from quant_core.native.binding import Library
 
 _POINTER, _SIZE, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES: dict[str, list[type]] = {
-    "run": [_POINTER, *[_SIZE] * 4],
+    "run": [_POINTER, *[_SIZE] * 6],
     "running_average": [_POINTER, _POINTER, _FLOAT, _SIZE, _SIZE, _FLOAT, _FLOAT],
 }
 
@@ -46,11 +46,17 @@ class Table(ctypes.Structure):
     _fields_ = (*((name, _POINTER) for name in ("value", "slope", "error")), ("front", _SIZE), ("behind", _SIZE))
 
 
+class Matrix(ctypes.Structure):
+    """What products are formed with."""
+
+    _fields_ = (*((name, _POINTER) for name in ("numbers", "bias")), *((name, _SIZE) for name in ("width", "features")))
+
+
 class Model(ctypes.Structure):
     """What does not change between the steps."""
 
     _fields_ = (
-        *((name, _POINTER) for name in ("ops", "slots", "calls", "tables")),
+        *((name, _POINTER) for name in ("ops", "slots", "calls", "tables", "matrices", "multiply")),
         *((name, _POINTER) for name in ("scales", "found", "at", "sums", "extra")),
         *((name, _SIZE) for name in ("row", "batch", "start")),
     )
@@ -61,6 +67,9 @@ class Steps(Library):
 
     Args:
         path: the shared library.
+
+    Attributes:
+        multiply: the address of the function that forms matrix products, ``None`` where torch is to be called for them.
     """
 
     _run: Any
@@ -68,13 +77,27 @@ class Steps(Library):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, _SIGNATURES)
+        self.multiply = _sgemm()
 
-    def run(self, model: Model, first: int, last: int, rows: int) -> Callable[[int], None]:
-        """What computes the operations from ``first`` to ``last`` of a step in place, so many rows of the batch at a time."""
-        return functools.partial(self._run, ctypes.byref(model), first, last, rows)
+    def run(self, model: Model, ops: range, rows: int, order: range) -> None:
+        """Compute some operations of some steps in place, so many rows of the batch at a time."""
+        self._run(ctypes.byref(model), ops.start, ops.stop, rows, order.start, order.step, len(order))
 
     def running_average(self, average: Tensor, statistics: Tensor, least: float, before: int, momentum: float) -> None:
         """``average`` (one number) follows ``statistics`` (N), each at least ``least``, after ``before`` others, in place."""
         self._running_average(
             average.data_ptr(), statistics.data_ptr(), least, statistics.numel(), before, 1 - momentum, momentum
         )
+
+
+def _sgemm() -> int | None:
+    """Where the BLAS is that torch computes with: the same products are rounded in the same way, without a call of torch each.
+
+    Its sizes have 32 bits or 64; with the lower half in front one address serves both.
+    """
+    if sys.byteorder != "little" or torch._C.__file__ is None:
+        return None
+    try:
+        return ctypes.cast(ctypes.CDLL(torch._C.__file__).sgemm_, ctypes.c_void_p).value
+    except (OSError, AttributeError):
+        return None

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from quant_rnn.native.by_torch import Factor
 from quant_rnn.native.layout import FIELDS, Layout
 from quant_rnn.native.library import Call, Table
-from quant_rnn.native.machine import Buffer
+from quant_rnn.native.memory import Buffer
 from quant_rnn.native.plan import Place
 from quant_rnn.native.program import Kind, decoded
 
@@ -31,9 +32,12 @@ def calls_of(fields: Sequence[float]) -> ctypes.Array[Call]:
     return (Call * len(rows))(*(Call(*row[:4], int(row[4])) for row in rows))
 
 
-def biases_of(layout: Layout, biases: Sequence[Tensor]) -> dict[int, Tensor]:
-    """By the index of the matrix."""
-    return {number: biases[product.bias] for number, product in enumerate(layout.products) if product.bias >= 0}
+def factors_of(layout: Layout, matrices: Sequence[Tensor], biases: Sequence[Tensor]) -> list[Factor]:
+    """What products are formed with, each matrix with its bias."""
+    return [
+        Factor(matrix, biases[product.bias] if product.bias >= 0 else None)
+        for matrix, product in zip(matrices, layout.products, strict=True)
+    ]
 
 
 def ranges_of(fields: Sequence[float], like: Tensor) -> Tensor:

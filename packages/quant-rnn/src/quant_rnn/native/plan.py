@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from quant_rnn.native.program import BY_TORCH, Kind, Row
+from quant_rnn.native.program import WHOLE, Kind, Row
 
 WORK: Final = "work"
 """Memory of the native steps for a few rows of the batch, in slots that are used again."""
 FULL: Final = "full"
-"""Numbers that torch reads, or another run of native steps."""
+"""Numbers of the whole batch, which are read outside of the part that gives them."""
 
 
 class Place(NamedTuple):
@@ -44,11 +45,12 @@ class Instruction(NamedTuple):
     width: int
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Plan:
     """What is computed at each step.
 
     Attributes:
-        parts: in their order, either several instructions for the native steps, or one for torch.
+        parts: in their order, either several instructions for some rows of the batch at a time, or one for the whole batch.
         places: of all numbers.
         slots: how many slots of ``WORK`` are used.
         full: how many columns each block of ``FULL`` has.
@@ -91,7 +93,7 @@ def plan_of(
     for number, row in enumerate(rows):
         if row.kind == Kind.COLUMNS and _source(rows, number) in places:
             places[number] = _found(rows, places, number)
-    widths = [one.width for part in planned for one in part if one.kind not in BY_TORCH]
+    widths = [one.width for part in planned for one in part if one.kind not in WHOLE]
     return Plan(planned, places, slots, full, max(widths, default=1))
 
 
@@ -116,29 +118,28 @@ def _operands(rows: Sequence[Row], number: int) -> list[int]:
 
 
 def _in_order(rows: Sequence[Row], given: Mapping[int, Place], homes: Mapping[int, Place]) -> list[int]:
-    """The rows that results need, so that as many as possible stand between two that torch computes."""
+    """The rows that results need, so that as many as possible stand between two for the whole batch."""
     depths: dict[int, int] = {}
 
     def needed(number: int) -> int:
-        """How many operations of torch stand one behind the other before the number is known."""
+        """How many operations for the whole batch stand one behind the other before the number is known."""
         if number in given:
             return 0
         if number not in depths:
             depth = max((needed(operand) for operand in _operands(rows, number)), default=0)
             depths[number] = depth
-        by_torch = rows[number].kind in BY_TORCH
-        return depths[number] + by_torch
+        return depths[number] + (rows[number].kind in WHOLE)
 
     for number in homes:
         needed(number)
     done = [number for number in depths if rows[number].kind != Kind.JOINED]
-    return sorted(done, key=lambda number: (depths[number], rows[number].kind in BY_TORCH, number))
+    return sorted(done, key=lambda number: (depths[number], rows[number].kind in WHOLE, number))
 
 
 def _split(rows: Sequence[Row], order: Sequence[int]) -> list[list[int]]:
     parts: list[list[int]] = []
     for number in order:
-        if parts and rows[number].kind not in BY_TORCH and rows[parts[-1][-1]].kind not in BY_TORCH:
+        if parts and rows[number].kind not in WHOLE and rows[parts[-1][-1]].kind not in WHOLE:
             parts[-1].append(number)
         else:
             parts.append([number])
@@ -152,7 +153,7 @@ def _place_in_full(rows: Sequence[Row], parts: Sequence[Sequence[int]], places: 
     for index, part in enumerate(parts):
         for number in part:
             for used in (*_operands(rows, number), number):
-                inside = part_of.get(used) == index and rows[number].kind not in BY_TORCH
+                inside = part_of.get(used) == index and rows[number].kind not in WHOLE
                 if used in places or inside:
                     continue
                 places[used] = Place(FULL, len(widths), 0, rows[used].width)

@@ -24,11 +24,11 @@ class Kind(IntEnum):
     TANH_BACK = 11
     RELU = 12
     RELU_BACK = 13
+    LINEAR = 14
+    LINEAR_BACK = 15
     # by torch, between two calls of the native steps
-    LINEAR = 20
-    LINEAR_BACK = 21
-    SIGMOID = 22
-    TANH = 23
+    SIGMOID = 20
+    TANH = 21
     # in memory before the step begins
     STATE = 30
     INPUT = 31
@@ -41,7 +41,9 @@ class Kind(IntEnum):
 
 
 FUNCTIONS: Final = (Kind.SIGMOID, Kind.TANH, Kind.RELU)
-BY_TORCH: Final = (Kind.LINEAR, Kind.LINEAR_BACK, Kind.SIGMOID, Kind.TANH)
+PRODUCTS: Final = (Kind.LINEAR, Kind.LINEAR_BACK)
+WHOLE: Final = (*PRODUCTS, Kind.SIGMOID, Kind.TANH)
+"""Computed for the whole batch at once."""
 
 
 class Row(NamedTuple):

@@ -17,13 +17,15 @@ from torch import Tensor
 
 from quant_core.errors import ConfigurationError
 from quant_core.ops.second_order import is_recorded
+from quant_rnn.native.by_torch import Factor
 from quant_rnn.native.layout import FIELDS, layout_of
-from quant_rnn.native.machine import Buffer, Numbers, run, starts_of
+from quant_rnn.native.machine import Numbers, run
+from quant_rnn.native.memory import Buffer, starts_of
 from quant_rnn.native.operands import (
-    biases_of,
     buffers_of,
     calls_of,
     factor_of,
+    factors_of,
     input_width,
     pointers_of,
     ranges_of,
@@ -69,8 +71,7 @@ def all_steps(
         layout.forward,
         buffers_of(projected, aligned, kept, states, starts, reverse),
         Numbers(calls_of(fields), used, found, at, tables=pointers_of(layout, tables)),
-        matrices,
-        biases_of(layout, biases),
+        factors_of(layout, matrices, biases),
         batch,
         range(length - 1, -1, -1) if reverse else range(length),
         length - 1 if reverse else 0,
@@ -126,7 +127,7 @@ def all_steps_backward(
         extra = for_scales.double().contiguous()
     numbers = Numbers(calls_of(fields), used, torch.empty(0), at, sums, extra, pointers_of(layout, tables))
     order = range(length) if reverse else range(length - 1, -1, -1)
-    run(layout.backward, buffers, numbers, matrices, {}, batch, order, order[-1])
+    run(layout.backward, buffers, numbers, [Factor(matrix) for matrix in matrices], batch, order, order[-1])
     for_matrices, for_biases = [], [torch.empty_like(bias) for bias in biases]
     for product in layout.products:
         place = product.gradient

@@ -1,11 +1,13 @@
-/* What stands behind the matrix products of a step of a recurrent layer, forward and backward, as a list of operations.
+/* The steps of a recurrent layer, forward and backward, as a list of operations.
  *
  * The arithmetic is that of quant_core in IEEE single precision, operation by operation: values are equal to the bit to those of the
  * quantizers one by one. What a settled quantizer of b bits gives has 2^b values, so that a function of it is a table of as many
- * numbers, which torch computes; other functions are computed by torch between two calls.
+ * numbers, which torch computes; other functions are computed by torch between two calls. Matrix products are those of the BLAS that
+ * torch computes with.
  */
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 typedef int64_t i64;
 
@@ -41,7 +43,7 @@ INLINE float passed(float x, Grid q, float g, float *for_scale) {
 }
 
 /* As in program.py. */
-enum { QUANT, COLLECT, LOOKUP, MUL, ADD, COMPLEMENT, NEGATE, COPY, QUANT_BACK, LOOKUP_BACK, SIGMOID_BACK, TANH_BACK, RELU, RELU_BACK };
+enum { QUANT, COLLECT, LOOKUP, MUL, ADD, COMPLEMENT, NEGATE, COPY, QUANT_BACK, LOOKUP_BACK, SIGMOID_BACK, TANH_BACK, RELU, RELU_BACK, LINEAR, LINEAR_BACK };
 
 /* Row r of a number at step t is at base + ((t + shift) & mask) * step + r * pitch; before the first step at first + r * pitch.
  * Numbers in memory for a few rows only have jump 0: their row 0 is the first row of those. */
@@ -68,11 +70,23 @@ typedef struct {
     i64 front, behind;
 } Table;
 
+/* Whose rows are multiplied with the hidden state: width x features. */
+typedef struct {
+    const float *numbers, *bias; /* the bias may be missing */
+    i64 width, features;
+} Matrix;
+
+/* c = op(a) op(b) + beta c with columns one behind the other. Sizes are 64 bits wide, so that their address is also that of 32 bits. */
+typedef void Sgemm(const char *op_a, const char *op_b, const i64 *rows, const i64 *columns, const i64 *inner, const float *alpha,
+                   const float *a, const i64 *a_pitch, const float *b, const i64 *b_pitch, const float *beta, float *c, const i64 *pitch);
+
 typedef struct {
     const Op *ops;
     const Slot *slots;
     const Call *calls;
     const Table *tables;
+    const Matrix *matrices;
+    Sgemm *multiply;
     float *scales, *found;                  /* of each call; `scales` and the rest grow by `row` at each step */
     i64 *at;                                /* the element with the largest magnitude, whose gradient is that of the scale */
     double *sums;                           /* gradients of the scales that are given */
@@ -196,6 +210,19 @@ INLINE Grid grid_of(const Model *m, const float *scales, i64 call) {
     return q;
 }
 
+/* Adds a product with a matrix, or with its transpose, to the other operand if there is one, else to the bias if there is one. */
+static void multiply(const Model *m, const Op *op, Operands o) {
+    const Matrix *matrix = m->matrices + op->which;
+    const int back = op->kind == LINEAR_BACK;
+    const float *other = op->b >= 0 ? o.b : matrix->bias;
+    const i64 other_pitch = op->b >= 0 ? o.b_pitch : 0, inner = back ? matrix->width : matrix->features;
+    const float once = 1, beta = other != NULL;
+    if (other && other != o.out)
+        FOR_ROWS memcpy(o.out + r * o.pitch, other + r * other_pitch, sizeof(float) * (size_t)o.width);
+    m->multiply(back ? "N" : "T", "N", &o.width, &o.rows, &inner, &once, matrix->numbers, &matrix->features, o.a, &o.a_pitch, &beta,
+                o.out, &o.pitch);
+}
+
 static void compute(const Model *m, const Op *op, Operands o, i64 t) {
     const int sums = op->kind == COLLECT || op->kind == QUANT_BACK || op->kind == LOOKUP_BACK;
     if (!sums && o.a_pitch == o.width && o.b_pitch == o.width && o.pitch == o.width) {
@@ -263,23 +290,38 @@ static void compute(const Model *m, const Op *op, Operands o, i64 t) {
     }
 }
 
-/* The operations from `first` to `last` of step t, for so many rows of the batch at a time. */
-API void run(const Model *m, i64 first, i64 last, i64 rows, i64 t) {
-    for (i64 row = 0; row < m->batch; row += rows)
-        for (i64 k = first; k < last; k++) {
-            const Op *op = m->ops + k;
-            const Slot *out = m->slots + op->result, *a = m->slots + op->a, *b = m->slots + (op->b < 0 ? op->a : op->b);
-            Operands o = {
-                .a = address(a, t, row, m->start),
-                .b = address(b, t, row, m->start),
-                .out = (float *)address(out, t, row, m->start),
-                .a_pitch = a->pitch,
-                .b_pitch = b->pitch,
-                .pitch = out->pitch,
-                .rows = m->batch - row < rows ? m->batch - row : rows,
-                .width = op->width,
-            };
+static int is_product(const Op *op) { return op->kind == LINEAR || op->kind == LINEAR_BACK; }
+
+static void run_on(const Model *m, i64 first, i64 last, i64 row, i64 rows, i64 t) {
+    for (i64 k = first; k < last; k++) {
+        const Op *op = m->ops + k;
+        const Slot *out = m->slots + op->result, *a = m->slots + op->a, *b = m->slots + (op->b < 0 ? op->a : op->b);
+        Operands o = {
+            .a = address(a, t, row, m->start),
+            .b = address(b, t, row, m->start),
+            .out = (float *)address(out, t, row, m->start),
+            .a_pitch = a->pitch,
+            .b_pitch = b->pitch,
+            .pitch = out->pitch,
+            .rows = m->batch - row < rows ? m->batch - row : rows,
+            .width = op->width,
+        };
+        if (is_product(op))
+            multiply(m, op, o);
+        else
             compute(m, op, o, t);
+    }
+}
+
+/* The operations from `first` to `last` of so many steps from t, for some rows of the batch at a time, and products for all. */
+API void run(const Model *m, i64 first, i64 last, i64 rows, i64 t, i64 by, i64 count) {
+    for (; count--; t += by)
+        for (i64 k = first, end; k < last; k = end) {
+            end = k + 1;
+            while (!is_product(m->ops + k) && end < last && !is_product(m->ops + end))
+                end++;
+            for (i64 row = 0, some = is_product(m->ops + k) ? m->batch : rows; row < m->batch; row += some)
+                run_on(m, k, end, row, some, t);
         }
 }
 

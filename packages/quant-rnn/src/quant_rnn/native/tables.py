@@ -29,8 +29,8 @@ SLOPES: Final[dict[Kind, Callable[[Tensor], Tensor]]] = {
 def tables_of(lookups: Sequence[Lookup], length: int, scales: Tensor, ranges: Tensor) -> Tensor:
     """One number for each level ``x`` of the quantizer in front of a function ``f``, ``(lookups, 3, length)``.
 
-    The first row is the value ``Q(f(x))``; the second the slope ``f'(x)``, and 0 where the quantizer behind the function clamps;
-    the third the gradient of ``Q(f(x))`` with respect to the scale of ``Q``: the rounding error in steps, or the end of the range.
+    The first row is the value ``Q(f(x))``; the second the slope ``f'(x)``, and 0 where ``Q`` clamps; the third the gradient of
+    ``Q(f(x))`` with respect to the scale of ``Q``: the rounding error in steps, or the end of the range.
 
     Args:
         lookups: the functions.
