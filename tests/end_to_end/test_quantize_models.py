@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,7 @@ def model_and_input(name: str) -> tuple[nn.Module, Tensor]:
 @pytest.mark.parametrize("graph", [False, True], ids=["modules", "graph"])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_architecture_is_converted_and_trains(name: str, graph: bool) -> None:
-    """With the recipe for integer CPUs: near to the float model, and every float parameter gets a gradient."""
+    """With the recipe for integer CPUs: near to the float model, every float parameter gets a gradient, and it pickles."""
     model, x = model_and_input(name)
     expected = copy.deepcopy(model).eval()(x)
     floats = {id(parameter): path for path, parameter in model.named_parameters()}
@@ -200,6 +201,7 @@ def test_every_architecture_is_converted_and_trains(name: str, graph: bool) -> N
     difference = (quantized.eval()(x) - expected).abs().max()
     assert 0 < difference < 0.15 * expected.abs().max()
     assert all(not call.rewritten for call in conversion.calls) or not graph
+    assert torch.equal(pickle.loads(pickle.dumps(quantized))(x), quantized(x))
 
 
 def test_what_module_replacement_cannot_reach() -> None:

@@ -20,6 +20,8 @@ _HOOKS: Final = (
     "_state_dict_hooks",
     "_state_dict_pre_hooks",
 )
+_OF_RECURRENT: Final = frozenset({"_all_weights", "_flat_weight_refs", "_flat_weights", "_flat_weights_names"})
+"""What torch's recurrent layers note of their own parameters; the weak references among it cannot be pickled."""
 
 
 def carry_over(layer: nn.Module, built: nn.Module) -> None:
@@ -43,5 +45,5 @@ def carry_over(layer: nn.Module, built: nn.Module) -> None:
         setattr(built, name, hooks)
     built._is_full_backward_hook = layer._is_full_backward_hook
     for name, attribute in vars(layer).items():
-        if name not in vars(built) and not hasattr(type(built), name):
+        if name not in vars(built) and not hasattr(type(built), name) and name not in _OF_RECURRENT:
             setattr(built, name, attribute)
