@@ -5,6 +5,7 @@ from typing import Any
 import brevitas.nn as bnn
 import brevitas.quant as bq
 import torch
+from brevitas.quant.fixed_point import Int4WeightPerTensorFixedPointDecoupled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -12,7 +13,11 @@ from torch import Tensor
 import quant_core.quant as q
 import quant_nn as qnn
 
-NAMES = ["Int4WeightPerTensorFloatDecoupled", "Int8WeightPerChannelFloatDecoupled"]
+KINDS = [
+    (q.Int4WeightPerTensorFloatDecoupled, bq.Int4WeightPerTensorFloatDecoupled),
+    (q.Int4WeightPerTensorFixedPointDecoupled, Int4WeightPerTensorFixedPointDecoupled),
+    (q.Int8WeightPerChannelFloatDecoupled, bq.Int8WeightPerChannelFloatDecoupled),
+]
 
 
 def tensor(seed: int, *shape: int) -> Tensor:
@@ -24,13 +29,14 @@ def assert_close(found: Tensor, wanted: Tensor) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from(NAMES), st.integers(2, 8), st.floats(0.5, 2, width=32))
-def test_weights(seed: int, name: str, bits: int, factor: float) -> None:
+@given(st.integers(0, 10_000), st.sampled_from(KINDS), st.integers(2, 8), st.floats(0.5, 2, width=32), st.booleans())
+def test_weights(seed: int, presets: tuple[Any, Any], bits: int, factor: float, transposed: bool) -> None:
     """At the start both scales are equal; after a step the learned one has gone its own way."""
-    weight, incoming = tensor(seed, 5, 3, 3, 3), tensor(seed + 1, 5, 3, 3, 3)
+    name, shape = ("QuantConvTranspose2d", (3, 5, 3, 3)) if transposed else ("QuantConv2d", (5, 3, 3, 3))
+    weight, incoming = tensor(seed, *shape), tensor(seed + 1, *shape)
     results = []
-    for library, presets in ((qnn, q), (bnn, bq)):
-        layer = library.QuantConv2d(3, 5, 3, bias=False, weight_quant=getattr(presets, name), weight_bit_width=bits)
+    for library, preset in zip((qnn, bnn), presets, strict=True):
+        layer = getattr(library, name)(3, 5, 3, bias=False, weight_quant=preset, weight_bit_width=bits)
         with torch.no_grad():
             layer.weight.copy_(weight)
         layer.weight_quant.init_tensor_quant()

@@ -4,6 +4,7 @@ from typing import Any
 
 import brevitas.nn as bnn
 import brevitas.quant as bq
+import brevitas.quant.fixed_point as their_fixed_point
 import torch
 from brevitas.core.function_wrapper import CeilSte, FloorSte, RoundSte
 from hypothesis import given, settings
@@ -128,13 +129,13 @@ def test_activations_while_collecting_and_afterwards(
 
 
 @settings(max_examples=20, deadline=None)
-@given(seeds, st.integers(2, 8), st.floats(0.25, 20, width=32))
-def test_activations_from_a_given_maximum(seed: int, bits: int, limit: float) -> None:
+@given(seeds, st.integers(2, 8), st.floats(0.25, 20, width=32), st.floats(-20, 0, width=32), st.booleans())
+def test_activations_from_given_limits(seed: int, bits: int, high: float, low: float, signed: bool) -> None:
+    name = "Int8ActPerTensorFixedPointMinMaxInit" if signed else "Uint8ActPerTensorFixedPointMaxInit"
+    limits = {"min_val": low, "max_val": high} if signed else {"max_val": high}
     layers = [
-        library.QuantIdentity(
-            presets.Uint8ActPerTensorFixedPointMaxInit, bit_width=bits, max_val=limit, return_quant_tensor=True
-        )
-        for library, presets in ((qnn, q), (bnn, bq))
+        library.QuantIdentity(getattr(presets, name), bit_width=bits, return_quant_tensor=True, **limits)
+        for library, presets in ((qnn, q), (bnn, their_fixed_point))
     ]
     for step in range(3):
         compare_step(layers, tensor(seed + step, 4, 300, scale=3), tensor(seed, 4, 300), bits)

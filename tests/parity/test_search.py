@@ -2,19 +2,16 @@
 
 from typing import Any
 
-import brevitas.core.stats.stats_op as theirs_of
 import brevitas.nn as bnn
 import brevitas.quant as bq
+import brevitas.quant.scaled_int as their_integers
 import torch
-from brevitas.core.stats import AbsMax
-from brevitas.inject import ExtendedInjector, this
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 import quant_core.quant as q
 import quant_nn as qnn
-from quant_core.components import HalfQuadraticOptimizerScale
 
 seeds = st.integers(0, 10_000)
 
@@ -101,34 +98,14 @@ def test_weights(seed: int, kind: str, grain: str, scale: str, bits: int) -> Non
         assert float((found.flatten() - wanted.flatten()).abs().max()) <= limit
 
 
-class TheirSearch(ExtendedInjector):  # type: ignore[misc]
-    """Their half-quadratic search of the scale, which none of their named quantizers takes."""
-
-    stats_impl = theirs_of.HalfQuadraticOptimizerScale
-    hqo_init_op_scale = AbsMax
-    keepdim = False
-    permute_dims = (this << 1).permute_dims
-    inner_stats_input_view_shape_impl = (this << 1).inner_stats_input_view_shape_impl
-    scaling_min_val = (this << 1).scaling_min_val
-    int_scaling_impl = (this << 1).int_scaling_impl
-    bit_width_impl = (this << 1).bit_width_impl
-    proxy_module = (this << 1).proxy_module
-    stats_reduce_dim = (this << 1).stats_reduce_dim
-
-
 @settings(max_examples=25, deadline=None)
-@given(seeds, st.integers(3, 8))
-def test_half_quadratic_scales(seed: int, bits: int) -> None:
-    class Theirs(bq.Int8WeightPerTensorFloatMSE):  # type: ignore[misc]
-        search = TheirSearch
-        scaling_stats_impl = this.search.stats_impl
-
-    class Ours(q.Int8WeightPerTensorFloatMSE):
-        scaling_stats_impl = HalfQuadraticOptimizerScale
-
+@given(seeds, st.integers(3, 8), st.booleans())
+def test_half_quadratic_scales(seed: int, bits: int, per_channel: bool) -> None:
+    """Of linear layers: theirs per channel mixes the channels of convolutions."""
+    name = f"Int8WeightPer{'Channel' if per_channel else 'Tensor'}FloatHQO"
     results = []
-    for library, kind in ((qnn, Ours), (bnn, Theirs)):
-        layer = library.QuantLinear(40, 3, bias=False, weight_quant=kind, weight_bit_width=bits)
+    for library, presets in ((qnn, q), (bnn, their_integers)):
+        layer = library.QuantLinear(40, 3, bias=False, weight_quant=getattr(presets, name), weight_bit_width=bits)
         with torch.no_grad():
             layer.weight.copy_(tensor(seed, 3, 40))
         layer.weight_quant.init_tensor_quant()

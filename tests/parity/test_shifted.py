@@ -4,6 +4,7 @@ from typing import Any
 
 import brevitas.nn as bnn
 import brevitas.quant as bq
+import brevitas.quant.shifted_scaled_int as their_shifted
 import torch
 from brevitas.core.zero_point import ParameterZeroPoint
 from hypothesis import given, settings
@@ -179,6 +180,30 @@ def test_a_learned_zero_point(seed: int, bits: int, start: float, quantized: boo
     ]
     for step in range(3):
         compare_step(layers, tensor(seed + step, 4, 100), tensor(seed, 4, 100), 2 ** (bits - 1) if signed else 2**bits)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, st.integers(2, 8), st.booleans(), st.booleans())
+def test_groups_of_input_channels(seed: int, bits: int, convolution: bool, searched: bool) -> None:
+    """Theirs spreads the zero-point of a group as well. Where weights have both signs; all below 0 has another scale there."""
+    name = "ShiftedUint8WeightPerGroupFloatHQO" if searched else "ShiftedUint8WeightGroupQuantFloat"
+    kind, sizes = ("QuantConv2d", (64, 3, 2)) if convolution else ("QuantLinear", (64, 3))
+    options: dict[str, Any] = {} if searched else {"weight_group_size": 16}
+    results = []
+    for library, presets in ((qnn, q), (bnn, their_shifted)):
+        preset = getattr(presets, name)
+        layer = getattr(library, kind)(*sizes, bias=False, weight_quant=preset, weight_bit_width=bits, **options)
+        with torch.no_grad():
+            layer.weight.copy_(tensor(seed, *layer.weight.shape)).select(1, 0).abs_()
+            layer.weight[:, ::16].abs_()
+        layer.weight_quant.init_tensor_quant()
+        out = layer.quant_weight()
+        out.value.backward(tensor(seed + 1, *layer.weight.shape))
+        results.append((out.value, out.scale, out.zero_point, layer.weight.grad))
+    ours, theirs = results
+    assert torch.equal(ours[1], theirs[1])
+    for found, wanted in zip(ours, theirs, strict=True):  # a mean over rows has the order of its terms for a last bit
+        assert_close(found, wanted, relative=1e-3 if wanted is theirs[3] else 1e-6 * searched)
 
 
 @settings(max_examples=25, deadline=None)

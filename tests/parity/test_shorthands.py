@@ -19,6 +19,7 @@ Result = tuple[Any, Tensor, dict[str, Tensor]]
 seeds = st.integers(0, 10_000)
 
 AFFINE = {"scaling_affine_rescaling_init": 1.25, "scaling_affine_shifting_init": None}
+CLAMPING = {**AFFINE, "scaling_affine_rescaling_init": 0.5}
 
 WEIGHTS: list[dict[str, Any]] = [
     {"quant_type": "int"},
@@ -47,6 +48,8 @@ WEIGHTS: list[dict[str, Any]] = [
     ),
     {"scaling_impl_type": "affine_stats", **AFFINE},
     {"scaling_impl_type": "affine_stats", "scaling_per_output_channel": True, **AFFINE},
+    {"scaling_impl_type": "affine_stats", **CLAMPING},
+    {"scaling_impl_type": "affine_stats", "scaling_per_output_channel": True, **CLAMPING},
     {"scaling_impl_type": "parameter_from_stats", "scaling_per_output_channel": True},
     {"scaling_impl_type": "parameter", "scaling_init": 0.2, "scaling_per_output_channel": True},
     {"quant_type": "binary", "scaling_impl_type": "parameter", "scaling_init": 0.2, "scaling_per_output_channel": True},

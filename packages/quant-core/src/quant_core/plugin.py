@@ -28,6 +28,8 @@ def quant_quantizers() -> Iterable[Quantizer]:
         "ShiftedUint8WeightPerTensorFloatHQO", "the same, a float zero-point by half-quadratic optimization"
     )
     yield _quantizer("ShiftedUint8WeightPerChannelFloatHQO", "the same with scale and zero-point per output channel")
+    yield _quantizer("ShiftedUint8WeightPerGroupFloatHQO", "the same with scale and zero-point per 32 input channels")
+    yield _quantizer("ShiftedUint8WeightGroupQuantFloat", "unsigned weights, scale and zero-point per group_size inputs")
     yield _quantizer(
         "ShiftedUint8ActPerTensorFloat", "unsigned activations, learned float scale and integer zero-point"
     )
@@ -42,7 +44,8 @@ def quant_quantizers() -> Iterable[Quantizer]:
     yield _quantizer(
         "Int4WeightPerTensorFloatDecoupled", "weights of 4 bits, divided by one scale, times a learned one"
     )
-    yield _quantizer("Int8WeightPerChannelFloatDecoupled", "the same with 8 bits, scales per output channel")
+    yield _quantizer("Int4WeightPerTensorFixedPointDecoupled", "the same with scales that are powers of two")
+    yield _quantizer("Int8WeightPerChannelFloatDecoupled", "the same with 8 bits, float scales per output channel")
     yield _quantizer("Int8WeightNormL2PerChannelFixedPoint", "normalized weights, a learned length per output channel")
     yield _quantizer("Int8AccumulatorAwareWeightQuant", "weights whose accumulator cannot overflow (A2Q)")
     yield _quantizer("Int8AccumulatorAwareZeroCenterWeightQuant", "the same for weights without their mean (A2Q+)")
@@ -60,6 +63,8 @@ def quant_quantizers() -> Iterable[Quantizer]:
     yield _quantizer("ShiftedUint8WeightPerChannelFloatMSE", "the same with scale and zero-point per output channel")
     yield _quantizer("Int8WeightPerTensorFloatMSE", "signed narrow weights, a scale from the smallest squared error")
     yield _quantizer("Int8WeightPerChannelFloatMSE", "the same with a scale per output channel")
+    yield _quantizer("Int8WeightPerTensorFloatHQO", "signed narrow weights, a scale by half-quadratic optimization")
+    yield _quantizer("Int8WeightPerChannelFloatHQO", "the same with a scale per output channel")
     yield _quantizer("Int8ActPerTensorFloatMSE", "signed activations, starting from the smallest squared error")
     yield _quantizer("Uint8ActPerTensorFloatMSE", "unsigned activations, starting from the smallest squared error")
     yield _quantizer(
@@ -71,6 +76,9 @@ def quant_quantizers() -> Iterable[Quantizer]:
     yield _quantizer("Int8ActPerTensorFixedPoint", "signed activations, a learned power-of-two scale")
     yield _quantizer("Uint8ActPerTensorFixedPoint", "unsigned activations, a learned power-of-two scale")
     yield _quantizer("Uint8ActPerTensorFixedPointMaxInit", "the same, starting from max_val")
+    yield _quantizer(
+        "Int8ActPerTensorFixedPointMinMaxInit", "signed activations, power-of-two scale starting from min_val and max_val"
+    )
     yield _quantizer("Int8BiasPerTensorFixedPointInternalScaling", "8-bit bias with its own power-of-two scale")
     yield _quantizer("Int8BiasPerTensorFloatInternalScaling", "8-bit bias with its own float scale")
     yield _quantizer("Int8ActPerTensorFloatBatchQuant1d", "signed activations of (N, C, L), the scale of each batch")

@@ -170,6 +170,13 @@ def test_without_a_bound_the_start_is_the_weight_itself() -> None:
     assert (quantized.value - weight).abs().max() <= 0.51 * quantized.scale.max()
 
 
+@pytest.mark.parametrize("narrow", [False, True])
+def test_the_scale_starts_at_the_largest_magnitude_over_the_largest_integer(narrow: bool) -> None:
+    layer = Layer(Int8WeightNormL2PerChannelFixedPoint.let(bit_width=4, narrow_range=narrow), weights("normal", 0, 30))
+    wanted = layer.weight.detach().abs().amax(1, keepdim=True) / 7
+    torch.testing.assert_close(layer.weight_quant.scale().detach(), wanted)
+
+
 def test_the_length_stays_what_was_learned_however_the_weight_grows() -> None:
     layer = Layer(Int8WeightNormL2PerChannelFixedPoint, weights("normal", 0, 50))
     before = layer.weight_quant(layer.weight)

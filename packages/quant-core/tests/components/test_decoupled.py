@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from quant_core.components import ConstBitWidth, ConstScaling, DecoupledIntQuant, IntQuant, ParameterScaling
+from quant_core.components import (
+    ConstBitWidth,
+    ConstScaling,
+    DecoupledIntQuant,
+    IntQuant,
+    ParameterScaling,
+    PowerOfTwoRestriction,
+)
 from quant_core.errors import ConfigurationError, InputError
 from quant_core.export import capture
 from quant_core.ops import integer_range, quantize_decoupled
@@ -58,6 +65,15 @@ def test_divided_by_one_scale_and_multiplied_with_the_other(
     pre_scale = first / (-low if signed else high)
     integers = (x / torch.tensor(pre_scale)).round().clamp(low, high)
     assert torch.equal(value, integers * scale)
+
+
+@given(st.floats(0.25, 4, width=32), st.integers(2, 8), st.booleans(), st.integers(0, 1000))
+def test_powers_of_two_are_divided_by_a_power_of_two(start: float, bits: int, signed: bool, seed: int) -> None:
+    x = torch.randn(50, generator=torch.Generator().manual_seed(seed))
+    first, second = (ConstScaling(start, restrict_scaling_impl=PowerOfTwoRestriction()) for _ in range(2))
+    value, scale, _, _ = DecoupledIntQuant(first, second, ConstBitWidth(bits), signed)(x)
+    assert torch.frexp(scale).mantissa == 0.5
+    assert torch.equal(value, IntQuant(first, ConstBitWidth(bits), signed)(x)[0])
 
 
 def test_with_equal_scales_it_is_plain_quantization() -> None:

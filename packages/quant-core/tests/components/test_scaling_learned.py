@@ -167,6 +167,25 @@ def test_affine_coefficients_are_learned_one_for_each_scale() -> None:
     assert coefficients["affine_weight"].grad.flatten().tolist() == [1.0, 3.0, 0.25]
     assert coefficients["affine_bias"].grad.flatten().tolist() == [1.0, 1.0, 1.0]
     assert weight.grad.tolist() == [[0, -2], [2, 0], [0, 2]]
+    assert scaling.learns
+
+
+def test_what_affine_coefficients_leave_out_of_range_gets_no_gradient() -> None:
+    """As with every other threshold that learns; a statistic alone lets the gradient pass."""
+    layer = nn.Linear(4, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 0.9, -0.2, 0.1]]))
+    for options, wanted in (
+        ({}, [1, 1, 1, 1]),
+        ({"scaling_affine_rescaling_init": 0.5, "scaling_affine_shifting_init": None}, [None, 0, 1, 1]),
+    ):
+        quantizer = Int8WeightPerTensorFloat.let(
+            **({"scaling_impl_type": "affine_stats", **options} if options else {})
+        )
+        layer.weight.grad = None
+        WeightQuantProxyFromInjector(layer, quantizer)(layer.weight).value.sum().backward()
+        for found, expected in zip(layer.weight.grad.flatten().tolist(), wanted, strict=True):
+            assert expected is None or found == pytest.approx(expected, abs=0.02)
 
 
 def test_affine_coefficients_of_logarithms_are_powers_and_factors() -> None:
@@ -178,6 +197,7 @@ def test_affine_coefficients_of_logarithms_are_powers_and_factors() -> None:
 def test_affine_coefficients_that_are_off_leave_nothing_behind() -> None:
     scaling = affine()
     assert not list(scaling.parameters())
+    assert not scaling.learns
     assert not scaling.state_dict()
 
 

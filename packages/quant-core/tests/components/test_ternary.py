@@ -49,6 +49,16 @@ class Activation(nn.Module):
         return out if isinstance(out, torch.Tensor) else out.value
 
 
+@pytest.mark.parametrize("quantizer", [SignedBinaryWeightPerTensorConst, SignedTernaryWeightPerTensorConst])
+def test_a_scale_for_each_output_channel(quantizer: Any) -> None:
+    """The mean magnitude of each channel is the scale with the smallest squared error of a binary weight."""
+    statistic = {"scaling_impl_type": "stats", "scaling_stats_op": "ave", "scaling_per_output_channel": True}
+    layer = Layer(quantizer.let(**statistic))
+    assert torch.equal(layer.weight_quant.scale(), layer.weight.abs().mean(1, keepdim=True))
+    fixed = Layer(quantizer.let(scaling_per_output_channel=True))
+    assert torch.equal(fixed.weight_quant.scale(), torch.full((2, 1), 0.1))
+
+
 @given(st.lists(st.floats(-4, 4, width=32), min_size=1), st.floats(0.125, 0.875, width=32))
 def test_three_values_by_the_threshold(values: list[float], threshold: float) -> None:
     x = torch.tensor(values)

@@ -25,6 +25,7 @@ ACTIVATIONS = [
     q.Uint8ActPerTensorFixedPoint.let(collect_stats_steps=3),
     q.Uint8ActPerTensorFixedPointMaxInit.let(max_val=3.0),
     q.Int8ActPerTensorFloatMinMaxInit.let(min_val=-2.0, max_val=3.0),
+    q.Int8ActPerTensorFixedPointMinMaxInit.let(min_val=-2.0, max_val=3.0),
     q.Uint8ActPerTensorFloatMaxInit.let(max_val=3.0),
     q.Int8ActPerTensorFloatBatchQuant1d,
     q.Uint8ActPerTensorFloatBatchQuant1d,

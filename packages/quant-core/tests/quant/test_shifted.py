@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import quant_core.quant as q
 from quant_core.components import ConstScaling, PerGroup
 from quant_core.errors import InputError, UnusedAttributeError
-from quant_core.proxies import QuantProxy
+from quant_core.inject import Injector
+from quant_core.proxies import QuantProxy, WeightQuantProxyFromInjector
 
 WEIGHTS = [name for name in q.__all__ if name.startswith("ShiftedUint8Weight")]
 ACTS = [name for name in q.__all__ if name.startswith("ShiftedUint8Act")]
@@ -32,9 +33,14 @@ def layer_of(weight: Tensor) -> nn.Linear:
     return layer
 
 
+def weight_quantizer(name: str, **options: Any) -> type[Injector]:
+    groups = {"group_size": 2} if "Group" in name else {}
+    quantizer: type[Injector] = getattr(q, name).let(**groups, **options)
+    return quantizer
+
+
 def weight_proxy(name: str, weight: Tensor, **options: Any) -> QuantProxy:
-    quant = getattr(q, name).let(**options)
-    return quant.proxy_class(layer_of(weight), quant, "weight_")
+    return WeightQuantProxyFromInjector(layer_of(weight), weight_quantizer(name, **options), "weight_")
 
 
 def act_proxy(name: str, **options: Any) -> QuantProxy:
@@ -50,7 +56,7 @@ def test_weights_lie_on_an_unsigned_grid_within_a_step(name: str, seed: int, bit
     assert out.is_valid
     assert not out.signed
     assert not out.symmetric
-    assert out.scale.numel() == (3 if "Channel" in name else 1)
+    assert out.scale.shape == ((3, 40) if "Group" in name else (3, 1) if "Channel" in name else ())
     assert out.zero_on_grid == ("HQO" not in name)
     if out.zero_on_grid:
         assert bool((out.zero_point == out.zero_point.round()).all())
@@ -147,7 +153,7 @@ def test_a_float_checkpoint_starts_the_grid_from_its_weight(name: str) -> None:
 
         def __init__(self) -> None:
             super().__init__(30, 3)
-            self.weight_quant = getattr(q, name).proxy_class(self, getattr(q, name), "weight_")
+            self.weight_quant = WeightQuantProxyFromInjector(self, weight_quantizer(name), "weight_")
 
     weight = normal(0, 3, 30, shift=0.5)
     net = Net()
@@ -160,9 +166,9 @@ def test_a_float_checkpoint_starts_the_grid_from_its_weight(name: str) -> None:
 @pytest.mark.parametrize("name", WEIGHTS + ACTS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 def test_half_and_double_precision(name: str, dtype: torch.dtype) -> None:
-    """The value has the dtype of the tensor; scale and zero-point have at least float32."""
+    """The value has the dtype of the tensor; scale and zero-point have at least float32. All of 7 bits fits into bfloat16."""
     x = normal(0, 4, 30, shift=0.3).to(dtype)
-    proxy = weight_proxy(name, x).to(dtype) if "Weight" in name else act_proxy(name, collect_stats_steps=1)
+    proxy = weight_proxy(name, x, bit_width=7).to(dtype) if "Weight" in name else act_proxy(name, collect_stats_steps=1)
     for _ in range(2):
         leaf = x.clone().requires_grad_()
         out = proxy(leaf)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import quant_core.inject.enum as words
+import quant_core.quant as q
 from quant_core.errors import ConfigurationError, PluginError
 from quant_core.plugins import Shorthand, load_attribute, registry
 from quant_core.proxies import ActQuantProxyFromInjector, BiasQuantProxyFromInjector, WeightQuantProxyFromInjector
@@ -86,6 +87,30 @@ def test_a_quantizer_with_each_shorthand_builds_and_computes(entry: Shorthand, k
     assert isinstance(found, QuantTensor)
     assert found.is_valid
     assert bool(torch.isfinite(found.value).all())
+
+
+class Transposed(Layer):
+    output_channel_dim = 1
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        q.Int8WeightPerTensorFloat.let(scaling_stats_op="max_ave", narrow_range=False),
+        q.Fp8e4m3WeightPerTensorFloat.let(scaling_stats_op="max_ave"),
+        q.SignedBinaryWeightPerTensorConst.let(scaling_impl_type="stats", scaling_stats_op="max_ave"),
+    ],
+)
+def test_channels_of_a_weight_are_the_output_channels_of_its_layer(quantizer: Any) -> None:
+    layer = Transposed(6, 4)
+    assert quantizer.let(module=layer).scaling_impl(layer.weight) == layer.weight.abs().amax(0).mean()
+
+
+def test_the_deviation_of_weights_is_that_of_their_initialisation() -> None:
+    for layer in (nn.Conv2d(64, 32, 3, groups=2), nn.ConvTranspose2d(64, 32, 3), nn.Linear(1000, 30)):
+        drawn = nn.init.kaiming_normal_(layer.weight.detach().clone(), generator=torch.Generator().manual_seed(0))
+        scaling = q.Int8WeightPerTensorFloat.let(scaling_impl_type="he", module=layer).scaling_impl
+        assert scaling.value.item() == pytest.approx(drawn.std().item(), rel=0.02)
 
 
 ENUMERATIONS = {

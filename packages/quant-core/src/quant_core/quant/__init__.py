@@ -26,15 +26,21 @@ from quant_core.quant.bias import (
     IntBias,
 )
 from quant_core.quant.binary import SignedBinaryActPerTensorConst, SignedBinaryWeightPerTensorConst
-from quant_core.quant.decoupled import Int4WeightPerTensorFloatDecoupled, Int8WeightPerChannelFloatDecoupled
+from quant_core.quant.decoupled import (
+    Int4WeightPerTensorFixedPointDecoupled,
+    Int4WeightPerTensorFloatDecoupled,
+    Int8WeightPerChannelFloatDecoupled,
+)
 from quant_core.quant.fixed_point import (
     Int8ActPerTensorFixedPoint,
+    Int8ActPerTensorFixedPointMinMaxInit,
     Int8BiasPerTensorFixedPointInternalScaling,
     Int8WeightPerChannelFixedPoint,
     Int8WeightPerTensorFixedPoint,
     Uint8ActPerTensorFixedPoint,
     Uint8ActPerTensorFixedPointMaxInit,
 )
+from quant_core.quant.half_quadratic import Int8WeightPerChannelFloatHQO, Int8WeightPerTensorFloatHQO
 from quant_core.quant.minifloat import (
     Fp8e4m3Act,
     Fp8e4m3ActPerTensorFloat,
@@ -88,9 +94,11 @@ from quant_core.quant.shifted import (
     ShiftedUint8ActPerTensorFloat,
     ShiftedUint8ActPerTensorFloatHQO,
     ShiftedUint8ActPerTensorFloatMSE,
+    ShiftedUint8WeightGroupQuantFloat,
     ShiftedUint8WeightPerChannelFloat,
     ShiftedUint8WeightPerChannelFloatHQO,
     ShiftedUint8WeightPerChannelFloatMSE,
+    ShiftedUint8WeightPerGroupFloatHQO,
     ShiftedUint8WeightPerTensorFloat,
     ShiftedUint8WeightPerTensorFloatHQO,
     ShiftedUint8WeightPerTensorFloatMSE,
@@ -137,11 +145,13 @@ __all__ = [
     "Fp8e5m2Weight",
     "Fp8e5m2WeightPerChannelFloat",
     "Fp8e5m2WeightPerTensorFloat",
+    "Int4WeightPerTensorFixedPointDecoupled",
     "Int4WeightPerTensorFloatDecoupled",
     "Int8AccumulatorAwareWeightQuant",
     "Int8AccumulatorAwareZeroCenterWeightQuant",
     "Int8ActPerTensorFixedPoint",
     "Int8ActPerTensorFixedPointMSE",
+    "Int8ActPerTensorFixedPointMinMaxInit",
     "Int8ActPerTensorFloat",
     "Int8ActPerTensorFloatBatchQuant1d",
     "Int8ActPerTensorFloatBatchQuant2d",
@@ -155,10 +165,12 @@ __all__ = [
     "Int8WeightPerChannelFixedPointMSE",
     "Int8WeightPerChannelFloat",
     "Int8WeightPerChannelFloatDecoupled",
+    "Int8WeightPerChannelFloatHQO",
     "Int8WeightPerChannelFloatMSE",
     "Int8WeightPerTensorFixedPoint",
     "Int8WeightPerTensorFixedPointMSE",
     "Int8WeightPerTensorFloat",
+    "Int8WeightPerTensorFloatHQO",
     "Int8WeightPerTensorFloatMSE",
     "Int16Bias",
     "Int24Bias",
@@ -177,9 +189,11 @@ __all__ = [
     "ShiftedUint8ActPerTensorFloat",
     "ShiftedUint8ActPerTensorFloatHQO",
     "ShiftedUint8ActPerTensorFloatMSE",
+    "ShiftedUint8WeightGroupQuantFloat",
     "ShiftedUint8WeightPerChannelFloat",
     "ShiftedUint8WeightPerChannelFloatHQO",
     "ShiftedUint8WeightPerChannelFloatMSE",
+    "ShiftedUint8WeightPerGroupFloatHQO",
     "ShiftedUint8WeightPerTensorFloat",
     "ShiftedUint8WeightPerTensorFloatHQO",
     "ShiftedUint8WeightPerTensorFloatMSE",

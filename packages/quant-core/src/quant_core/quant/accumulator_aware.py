@@ -25,6 +25,7 @@ from quant_core.components.weight_statistic import statistic_of_weights
 from quant_core.inject import Injector, value
 from quant_core.ops import integer_range
 from quant_core.proxies import WeightQuantProxyFromInjector
+from quant_core.shorthand import computed
 
 
 class Int8WeightNormL2PerChannelFixedPoint(Injector):
@@ -58,21 +59,21 @@ class Int8WeightNormL2PerChannelFixedPoint(Injector):
     clamp_gradient = "masked"
     scaling_min_val = 1e-10
     pre_scaling_min_val = 1e-10
+    output_channel_dim = computed.output_channel_dim
     quant_delay_steps = 0
 
     @value
-    def granularity(module: Any) -> PerChannel:
+    def granularity(output_channel_dim: int) -> PerChannel:
         """Per output channel of the layer."""
-        first = module[0] if isinstance(module, tuple) else module
-        return PerChannel(first.output_channel_dim)
+        return PerChannel(output_channel_dim)
 
     @value
     def scaling_init(
         scaling_stats_impl: Any, module: Any, bit_width_impl: BitWidth, narrow_range: bool, scaling_min_val: float
     ) -> Tensor:
         """The largest magnitude of each channel over the largest integer."""
-        low, _ = integer_range(bit_width_impl().detach(), signed=True, narrow_range=narrow_range)
-        scale: Tensor = statistic_of_weights(scaling_stats_impl, module).clamp(min=scaling_min_val) / -low
+        _, high = integer_range(bit_width_impl().detach(), signed=True, narrow_range=narrow_range)
+        scale: Tensor = statistic_of_weights(scaling_stats_impl, module).clamp(min=scaling_min_val) / high
         return scale
 
     @value

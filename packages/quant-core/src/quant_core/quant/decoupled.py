@@ -14,12 +14,14 @@ from quant_core.components import (
     DecoupledIntQuant,
     ParameterScaling,
     PerChannel,
+    PowerOfTwoRestriction,
     StatsFromParameterScaling,
 )
 from quant_core.components.weight_statistic import statistic_of_weights
 from quant_core.inject import Injector, value
 from quant_core.ops import ClampGradient
 from quant_core.proxies import WeightQuantProxyFromInjector
+from quant_core.shorthand import computed
 
 
 class Int4WeightPerTensorFloatDecoupled(Injector):
@@ -50,6 +52,7 @@ class Int4WeightPerTensorFloatDecoupled(Injector):
     narrow_range = True
     rounding_mode = "ROUND"
     scaling_min_val = 1e-10
+    output_channel_dim = computed.output_channel_dim
     quant_delay_steps = 0
 
     @value
@@ -61,6 +64,23 @@ class Int4WeightPerTensorFloatDecoupled(Injector):
     def clamp_gradient(bit_width_impl: BitWidth) -> ClampGradient:
         """A clamped weight gets the gradient, so that it can come back; a bit width that learns gets it in its place."""
         return "masked" if bit_width_impl.learns else "pass"
+
+
+class Int4WeightPerTensorFixedPointDecoupled(Int4WeightPerTensorFloatDecoupled):
+    """As :class:`Int4WeightPerTensorFloatDecoupled`, with scales that are powers of two: thresholds rounded up, over 8.
+
+    Options as :class:`Int4WeightPerTensorFloatDecoupled`, and ``restrict_rounding_mode``.
+
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(2, 2, bias=False, weight_quant=Int4WeightPerTensorFixedPointDecoupled)
+    >>> _ = layer.load_state_dict({"weight": torch.tensor([[1.0, -0.5], [7.0, 0.2]])})
+    >>> layer.quant_weight().int(), layer.weight_quant.scale().detach()
+    (tensor([[1, 0],
+            [7, 0]], dtype=torch.int8), tensor(1.))
+    """
+
+    restrict_scaling_impl = PowerOfTwoRestriction
+    restrict_rounding_mode = "CEIL"
 
 
 class Int8WeightPerChannelFloatDecoupled(Int4WeightPerTensorFloatDecoupled):
@@ -78,7 +98,6 @@ class Int8WeightPerChannelFloatDecoupled(Int4WeightPerTensorFloatDecoupled):
     bit_width = 8
 
     @value
-    def granularity(module: Any) -> PerChannel:
+    def granularity(output_channel_dim: int) -> PerChannel:
         """Per output channel of the layer."""
-        first = module[0] if isinstance(module, tuple) else module
-        return PerChannel(first.output_channel_dim)
+        return PerChannel(output_channel_dim)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from quant_core.components import PowerOfTwoRestriction
-from quant_core.quant.activation import Int8ActPerTensorFloat, Uint8ActPerTensorFloatMaxInit
+from quant_core.quant.activation import (
+    Int8ActPerTensorFloat,
+    Int8ActPerTensorFloatMinMaxInit,
+    Uint8ActPerTensorFloatMaxInit,
+)
 from quant_core.quant.bias import Int8BiasPerTensorFloatInternalScaling
 from quant_core.quant.weight import Int8WeightPerTensorFloat
 
@@ -68,6 +72,21 @@ class Uint8ActPerTensorFixedPoint(Int8ActPerTensorFixedPoint):
     """
 
     signed = False
+
+
+class Int8ActPerTensorFixedPointMinMaxInit(Int8ActPerTensorFloatMinMaxInit):
+    """Signed integers with a learned scale ``2^⌈p⌉ / 128`` that starts from ``p = log2(max(|min_val|, |max_val|))``.
+
+    Options as :class:`~quant_core.quant.Int8ActPerTensorFloatMinMaxInit`, and ``restrict_rounding_mode``.
+
+    >>> import quant_nn as qnn
+    >>> act = qnn.QuantIdentity(act_quant=Int8ActPerTensorFixedPointMinMaxInit, min_val=-3.0, max_val=2.0)
+    >>> act.act_quant.scale().item() == 2.0**-5
+    True
+    """
+
+    restrict_scaling_impl = PowerOfTwoRestriction
+    restrict_rounding_mode = "CEIL"
 
 
 class Uint8ActPerTensorFixedPointMaxInit(Uint8ActPerTensorFloatMaxInit):

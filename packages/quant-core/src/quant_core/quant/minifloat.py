@@ -14,14 +14,13 @@ from quant_core.components import (
     FloatQuant,
     Granularity,
     ParameterFromRuntimeStatsScaling,
-    PerChannel,
-    PerTensor,
     StatsFromParameterScaling,
     granularity_of,
 )
 from quant_core.inject import Injector, this, value
 from quant_core.ops import ClampGradient
 from quant_core.proxies import ActQuantProxyFromInjector, WeightQuantProxyFromInjector
+from quant_core.shorthand import computed
 
 
 class Fp8e4m3WeightPerTensorFloat(Injector):
@@ -52,13 +51,9 @@ class Fp8e4m3WeightPerTensorFloat(Injector):
     rounding_mode = "ROUND"
     scaling_min_val = 1e-10
     scaling_per_output_channel = False
+    output_channel_dim = computed.output_channel_dim
+    granularity = computed.weight_granularity
     quant_delay_steps = 0
-
-    @value
-    def granularity(scaling_per_output_channel: bool, module: Any) -> Granularity:
-        """Per tensor or per output channel of the layer."""
-        first = module[0] if isinstance(module, tuple) else module
-        return PerChannel(first.output_channel_dim) if scaling_per_output_channel else PerTensor()
 
     @value
     def clamp_gradient(scaling_impl: Any) -> ClampGradient:

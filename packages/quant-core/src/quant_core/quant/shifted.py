@@ -14,11 +14,12 @@ from quant_core.components import (
     ParameterFromRuntimeZeroPoint,
     ParameterFromStatsFromParameterZeroPoint,
     PercentileInterval,
+    PerGroup,
     PowerOfTwoRestriction,
     StatsFromParameterZeroPoint,
 )
 from quant_core.components.scaling import ParameterFromStatsFromParameterScaling
-from quant_core.inject import this
+from quant_core.inject import this, value
 from quant_core.quant.activation import Int8ActPerTensorFloat
 from quant_core.quant.weight import Int8WeightPerTensorFloat
 
@@ -94,6 +95,36 @@ class ShiftedUint8WeightPerChannelFloatHQO(ShiftedUint8WeightPerTensorFloatHQO):
     """
 
     scaling_per_output_channel = True
+
+
+class ShiftedUint8WeightGroupQuantFloat(ShiftedUint8WeightPerTensorFloat):
+    """As :class:`ShiftedUint8WeightPerTensorFloat`, with a scale and a zero-point for each ``group_size`` input channels.
+
+    ``group_size`` must be given; it divides the number of input channels.
+
+    >>> import torch, quant_nn as qnn
+    >>> layer = qnn.QuantLinear(4, 1, bias=False, weight_quant=ShiftedUint8WeightGroupQuantFloat, weight_group_size=2)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, -1.27, 2.54, 0.1]]))
+    >>> layer.weight_quant.scale().detach(), layer.weight_quant.zero_point()
+    (tensor([[0.0069, 0.0069, 0.0100, 0.0100]]), tensor([[183., 183.,   0.,   0.]]))
+    """
+
+    @value
+    def granularity(group_size: int, output_channel_dim: int) -> PerGroup:
+        """Per group of input channels."""
+        return PerGroup(group_size, 1 - output_channel_dim)
+
+
+class ShiftedUint8WeightPerGroupFloatHQO(ShiftedUint8WeightPerTensorFloatHQO):
+    """As :class:`ShiftedUint8WeightPerTensorFloatHQO`, with a scale and a zero-point for each 32 input channels (``group_size``).
+
+    >>> import quant_nn as qnn
+    >>> layer = qnn.QuantLinear(64, 1, weight_quant=ShiftedUint8WeightPerGroupFloatHQO)
+    >>> layer.weight_quant.zero_point().unique().numel()
+    2
+    """
+
+    group_size = 32
 
 
 class ShiftedUint8WeightPerTensorFloatMSE(ShiftedUint8WeightPerTensorFloat):

@@ -9,13 +9,14 @@ from __future__ import annotations
 from quant_core.components import ConstBitWidth, ConstScaling, IntQuant, ZeroZeroPoint
 from quant_core.inject import Injector
 from quant_core.proxies import ActQuantProxyFromInjector, WeightQuantProxyFromInjector
+from quant_core.shorthand import computed
 
 
 class SignedTernaryWeightPerTensorConst(Injector):
     """Weights of −0.1, 0 and +0.1, the nearest of the three; the scale is fixed.
 
-    Options (``weight_`` in front when given to a layer): ``scaling_init``, the scale; ``rounding_mode``; ``quant_delay_steps``;
-    and any component by its name.
+    Options (``weight_`` in front when given to a layer): ``scaling_init``, the scale; ``rounding_mode``;
+    ``scaling_per_output_channel``; ``quant_delay_steps``; and any component by its name.
 
     >>> import torch, quant_nn as qnn
     >>> layer = qnn.QuantLinear(3, 1, bias=False, weight_quant=SignedTernaryWeightPerTensorConst)
@@ -30,6 +31,9 @@ class SignedTernaryWeightPerTensorConst(Injector):
     bit_width_impl = ConstBitWidth
     zero_point_impl = ZeroZeroPoint
     scaling_init = 0.1
+    scaling_per_output_channel = False
+    output_channel_dim = computed.output_channel_dim
+    granularity = computed.weight_granularity
     bit_width = 2
     signed = True
     narrow_range = True

@@ -19,6 +19,7 @@ from quant_core.components import (
 from quant_core.inject import Injector, value
 from quant_core.ops import ClampGradient
 from quant_core.proxies import WeightQuantProxyFromInjector
+from quant_core.shorthand import computed
 
 
 class Int8WeightPerTensorFloat(Injector):
@@ -45,16 +46,16 @@ class Int8WeightPerTensorFloat(Injector):
     rounding_mode = "ROUND"
     scaling_min_val = 1e-10
     scaling_per_output_channel = False
+    output_channel_dim = computed.output_channel_dim
     group_size: int | None = None
     quant_delay_steps = 0
 
     @value
-    def granularity(scaling_per_output_channel: bool, group_size: int | None, module: Any) -> Granularity:
+    def granularity(scaling_per_output_channel: bool, group_size: int | None, output_channel_dim: int) -> Granularity:
         """Per tensor, per output channel of the layer, or per group of its input channels."""
-        first = module[0] if isinstance(module, tuple) else module
         if group_size is not None:
-            return PerGroup(group_size, 1 - first.output_channel_dim)
-        return PerChannel(first.output_channel_dim) if scaling_per_output_channel else PerTensor()
+            return PerGroup(group_size, 1 - output_channel_dim)
+        return PerChannel(output_channel_dim) if scaling_per_output_channel else PerTensor()
 
     @value
     def clamp_gradient(bit_width_impl: BitWidth, scaling_impl: Any) -> ClampGradient:

@@ -1,11 +1,11 @@
-"""What keywords stand for that is computed from numbers beside them: thresholds to start from, and groups."""
+"""What keywords stand for that is computed from the layer and numbers beside them: thresholds to start from, axes, and groups."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from quant_core.components import Granularity, PerChannel, PerGroup
+from quant_core.components import Granularity, PerChannel, PerGroup, PerTensor
 from quant_core.errors import ConfigurationError
 from quant_core.inject import this, value
 
@@ -35,11 +35,34 @@ def largest_magnitude(max_val: float | None = None, min_val: float | None = None
 
 
 @value
+def output_channel_dim(module: Any) -> int:
+    """The axis of a weight that holds the output channels of its layer: 1 in transposed convolutions; 0 unless the layer says so.
+
+    >>> output_channel_dim.function(module=None)
+    0
+    """
+    return int(getattr(first_of(module), "output_channel_dim", 0))
+
+
+@value
+def weight_granularity(scaling_per_output_channel: bool, output_channel_dim: int) -> Granularity:
+    """Per tensor, or per output channel of a layer.
+
+    >>> weight_granularity.function(scaling_per_output_channel=True, output_channel_dim=0)
+    PerChannel(axis=0)
+    """
+    return PerChannel(output_channel_dim) if scaling_per_output_channel else PerTensor()
+
+
+@value
 def he_deviation(module: Any) -> float:
-    """``√(2 / fan-in)``: the standard deviation from which weights are initialised (He et al., 2015)."""
-    first = module[0] if isinstance(module, tuple) else module
-    rows = PerChannel(first.output_channel_dim).rows(first.weight)
-    return math.sqrt(2.0 / rows.shape[1])
+    """``√(2 / fan-in)``: the standard deviation from which ``torch.nn.init.kaiming_normal_`` draws weights (He et al., 2015).
+
+    >>> he_deviation.function(module=__import__("torch").nn.Linear(8, 3))
+    0.5
+    """
+    weight = first_of(module).weight
+    return math.sqrt(2.0 * weight.shape[0] / weight.numel())
 
 
 @value
@@ -49,8 +72,7 @@ def groups(group_size: int, module: Any, group_dim: int | None = None) -> PerGro
     >>> groups.function(group_size=32, module=None, group_dim=1)
     PerGroup(group_size=32, axis=1)
     """
-    first = module[0] if isinstance(module, tuple) else module
-    return PerGroup(group_size, 1 - first.output_channel_dim if group_dim is None else group_dim)
+    return PerGroup(group_size, 1 - first_of(module).output_channel_dim if group_dim is None else group_dim)
 
 
 @value
@@ -62,8 +84,12 @@ def scaling_shape(granularity: Granularity | None = None, module: Any = None) ->
     """
     if granularity is None:
         return ()
-    first = module[0] if isinstance(module, tuple) else module
-    return granularity.scale_shape(first.weight)
+    return granularity.scale_shape(first_of(module).weight)
+
+
+def first_of(module: Any) -> Any:
+    """The layer that owns a quantizer, or the first of those that share it."""
+    return module[0] if isinstance(module, tuple) else module
 
 
 scaling_const = this.scaling_const

@@ -25,7 +25,7 @@ class Scaling(nn.Module):
     precision would move all levels; for float64 tensors they have float64.
 
     Attributes:
-        learns: whether the threshold is a parameter, so that what is clamped tells it where to go.
+        learns: whether the threshold has a parameter, so that what is clamped tells it where to go.
         granularity: which elements share a threshold, where it is known; per group, the quantizer repeats each scale over its
             group.
         calibratable: whether the threshold comes from data that runs through the model, so that :meth:`take_threshold` can

@@ -60,6 +60,7 @@ class StatsFromParameterScaling(Scaling):
             () if affine == (None, None) else _statistic_of(scaling_stats_impl, _layers(module), parameter_name).shape
         )
         self.affine_rescaling = AffineRescaling(*affine, shape)
+        self.learns = self.affine_rescaling.learns
 
     @property
     def is_plain(self) -> bool:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from quant_core.components.bit_width import BitWidth
 from quant_core.components.delay import QuantDelay
 from quant_core.components.fit import check_fits
-from quant_core.components.int_scaling import IntScaling
+from quant_core.components.int_scaling import int_scaling_for
 from quant_core.components.tensor_quant.base import Quantized, TensorQuant
 from quant_core.components.tensor_quant.integer_options import check_integer, check_one_rounding
 from quant_core.components.zero_point import ZeroZeroPoint
@@ -18,8 +18,8 @@ from quant_core.ops.rounding import check_rounding_mode
 class DecoupledIntQuant(TensorQuant):
     """``clamp(round(x / pre_scale), lo, hi) · scale``: what a level stands for is learned apart from where it begins.
 
-    Both scales are a threshold divided by the largest magnitude of the integer range, as in
-    :class:`~quant_core.components.IntQuant`.
+    Both scales are a threshold divided by the largest magnitude of the integer range, or by a power of two where thresholds are
+    restricted to powers of two, as in :class:`~quant_core.components.IntQuant`.
 
     Args:
         pre_scaling_impl: where the threshold of the pre-scale comes from.
@@ -31,6 +31,7 @@ class DecoupledIntQuant(TensorQuant):
         clamp_gradient: whether the gradient stops or passes where a value is clamped.
         quant_delay_steps: how many training steps to pass before quantization starts.
         rounding_impl: a module that rounds in place of ``rounding_mode``.
+        int_scaling_impl: what both thresholds are divided by; as for :class:`~quant_core.components.IntQuant`.
 
     Gradient, with ``c`` the clamped integer: ``g · scale / pre_scale`` to ``x``, ``g · c`` to ``scale``, and to ``pre_scale``
     that of the quotient, straight through rounding.
@@ -57,6 +58,7 @@ class DecoupledIntQuant(TensorQuant):
         clamp_gradient: ClampGradient = "masked",
         quant_delay_steps: int = 0,
         rounding_impl: nn.Module | None = None,
+        int_scaling_impl: nn.Module | None = None,
     ) -> None:
         super().__init__()
         check_integer(bit_width_impl, signed)
@@ -64,7 +66,8 @@ class DecoupledIntQuant(TensorQuant):
         self.pre_scaling_impl = pre_scaling_impl
         self.scaling_impl = scaling_impl
         self.bit_width_impl = bit_width_impl
-        self.int_scaling_impl = IntScaling(signed, narrow_range)
+        restriction = getattr(scaling_impl, "restrict_scaling_impl", None)
+        self.int_scaling_impl = int_scaling_for(int_scaling_impl, restriction, signed, narrow_range)
         self.zero_point_impl = ZeroZeroPoint()
         self.signed = signed
         self.narrow_range = narrow_range
