@@ -29,8 +29,11 @@ QUANTIZERS = {name: load_attribute(found.item.quantizer) for name, found in regi
 NEEDED: dict[str, dict[str, Any]] = {
     "IntBias": {"bit_width": 8},
     "Int8ActPerTensorFloatMinMaxInit": {"min_val": -1.0, "max_val": 2.0},
+    "Int8ActPerTensorFixedPointMinMaxInit": {"min_val": -1.0, "max_val": 2.0},
     "Uint8ActPerTensorFloatMaxInit": {"max_val": 2.0},
     "Uint8ActPerTensorFixedPointMaxInit": {"max_val": 2.0},
+    "ShiftedUint8WeightGroupQuantFloat": {"group_size": 3},
+    "ShiftedUint8WeightPerGroupFloatHQO": {"group_size": 3},
 }
 """The options that some of them need."""
 
