@@ -4,6 +4,7 @@ from typing import Any
 
 import brevitas.nn as bnn
 import brevitas.quant as bq
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -90,3 +91,40 @@ def test_biases_at_the_scale_of_the_accumulator(seed: int, name: str, bits: int,
     assert torch.equal(own.scale.flatten(), other.scale.flatten())
     assert own.bit_width.item() == other.bit_width.item()
     assert_close(own_grad, other_grad, relative=1e-6)
+
+
+@pytest.mark.parametrize("bias", [None, "Int8Bias", "Int32Bias", "Int8BiasPerTensorFloatInternalScaling"])
+@pytest.mark.parametrize("channels", [False, True])
+@settings(max_examples=3, deadline=None)
+@given(seed=seeds)
+def test_the_grid_of_the_output(bias: str | None, channels: bool, seed: int) -> None:
+    """There, a quantized bias of a convolution shifts a grid per channel; one with a scale of its own costs a bit."""
+    found = []
+    for library, presets in ((qnn, q), (bnn, bq)):
+        layer = library.QuantConv2d(
+            3,
+            4,
+            3,
+            bias_quant=None if bias is None else getattr(presets, bias),
+            weight_scaling_per_output_channel=channels,
+            input_quant=presets.Int8ActPerTensorFloat,
+            return_quant_tensor=True,
+        )
+        with torch.no_grad():
+            layer.weight.copy_(tensor(seed, 4, 3, 3, 3))
+            layer.bias.copy_(tensor(seed + 1, 4))
+        layer.weight_quant.init_tensor_quant()
+        if bias is not None and bias.endswith("InternalScaling"):
+            layer.bias_quant.init_tensor_quant()
+        found.append(layer(tensor(seed + 2, 2, 3, 5, 5)))
+    ours, theirs = found
+    assert_close(ours.value, theirs.value, relative=1e-6)
+    assert_close(ours.scale.flatten(), theirs.scale.flatten(), relative=1e-6)
+    own_scale = bias is not None and bias.endswith("InternalScaling")
+    assert ours.bit_width.item() == theirs.bit_width.item() - own_scale
+    on_grid = bias in ("Int8Bias", "Int32Bias")
+    if on_grid:
+        assert not ours.zero_point.any()
+        assert bool(theirs.zero_point.any()) is channels
+    else:
+        assert_close(ours.zero_point.flatten(), theirs.zero_point.detach().flatten(), relative=1e-6)
