@@ -113,6 +113,17 @@ def test_thresholds_too_small_for_half_precision_are_no_zeros(dtype: torch.dtype
         assert torch.equal(value, torch.zeros(4, dtype=dtype))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("threshold", [0.1, 114688.0])
+def test_a_fixed_threshold_is_not_rounded_where_a_model_is_converted(threshold: float, dtype: torch.dtype) -> None:
+    """The second is the largest number of the minifloat e5m2, beyond the range of float16."""
+    scaling = ConstScaling(threshold).to(dtype)
+    assert scaling(torch.zeros(3, dtype=dtype)).item() == torch.tensor(threshold).item()
+    restored = ConstScaling(1.0).to(dtype)
+    restored.load_state_dict(scaling.state_dict())
+    assert torch.equal(restored(torch.zeros(3)), scaling(torch.zeros(3)))
+
+
 class Layer(nn.Linear):
     output_channel_dim = 0
 

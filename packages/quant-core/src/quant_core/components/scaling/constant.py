@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -14,6 +15,8 @@ from quant_core.components.stats import Grouping
 
 class ConstScaling(Scaling):
     """A threshold that is fixed: ``restrict(max(scaling_init, scaling_min_val))``, a buffer.
+
+    Nothing rounds it: it keeps its dtype where a model is converted to float16, whose range it may exceed, or to bfloat16.
 
     Args:
         scaling_init: a positive number, or a tensor of the scale's shape.
@@ -55,6 +58,13 @@ class ConstScaling(Scaling):
     def reads_input(self) -> bool:
         """Never."""
         return False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        exact = self.value
+        super()._apply(fn, recurse)
+        if widened(self.value).dtype != self.value.dtype:
+            self.value = exact.to(self.value.device)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """The fixed threshold."""
