@@ -312,6 +312,14 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         "  the table has rows 0 to 9\n"
         "  Check the vocabulary that the indices come from, or make num_embeddings larger.",
     ),
+    "an index out of range of a table whose rows are bounded": (
+        lambda: qnn.QuantEmbedding(10, 2, max_norm=1.0)(torch.tensor([3, 10])),
+        InputError,
+        "indices from 3 to 10 do not fit this layer\n"
+        "  at QuantEmbedding(10, 2, max_norm=1.0)\n"
+        "  the table has rows 0 to 9\n"
+        "  Check the vocabulary that the indices come from, or make num_embeddings larger.",
+    ),
     "an index that is no integer": (
         lambda: qnn.QuantEmbedding(10, 2)(torch.tensor([3.0])),
         InputError,

@@ -102,9 +102,10 @@ def test_different_numbers_of_channels_cannot_share_one_scale_each(weighted: Lay
     layer = weighted(Int8WeightPerChannelFloat)
     weighted(layer.weight_quant, (3, 5))
     with pytest.raises(ConfigurationError) as caught:
-        layer(torch.zeros(1, 3))
+        nn.Sequential(nn.Identity(), layer)(torch.zeros(1, 3))
     assert str(caught.value) == (
         "layers with different numbers of channels cannot share a per-channel weight quantizer\n"
+        "  at 1 (WeightedLayer)\n"
         "  their weights have the shapes [(2, 3), (5, 3)]\n"
         "  Share a per-tensor quantizer, or give each layer its own."
     )

@@ -110,12 +110,10 @@ class QuantEmbedding(QuantLayer, nn.Embedding):
             InputError: for indices that are no integers or out of range.
         """
         self._check_indices(input)
-        table = self.weight
-        if self.max_norm is not None:
-            with torch.no_grad():
-                torch.embedding_renorm_(table.detach(), input.contiguous().flatten(), self.max_norm, self.norm_type)
-        weight = self._quantized(table)
-        value = self._look_up(input, value_of(weight))
+        try:
+            weight, value = self._look_up(input)
+        except IndexError as failure:
+            raise self._out_of_range(input) from failure
         if not self.return_quant_tensor or not isinstance(weight, QuantTensor):
             return value
         if weight.per_tensor:
@@ -128,18 +126,23 @@ class QuantEmbedding(QuantLayer, nn.Embedding):
         quantized: QuantTensor | Tensor = table if self.weight_quant is None else self.weight_quant(table)
         return quantized
 
-    def _look_up(self, indices: Tensor, table: Tensor) -> Tensor:
-        try:
-            return F.embedding(
-                indices, table, self.padding_idx, None, self.norm_type, self.scale_grad_by_freq, self.sparse
-            )
-        except IndexError as failure:
-            raise InputError(
-                f"indices from {int(indices.min())} to {int(indices.max())} do not fit this layer",
-                where=self._named(),
-                why=f"the table has rows 0 to {self.num_embeddings - 1}",
-                fix="Check the vocabulary that the indices come from, or make num_embeddings larger.",
-            ) from failure
+    def _look_up(self, indices: Tensor) -> tuple[QuantTensor | Tensor, Tensor]:
+        """The quantized table, and rows of it."""
+        table = self.weight
+        if self.max_norm is not None:
+            with torch.no_grad():
+                torch.embedding_renorm_(table.detach(), indices.contiguous().flatten(), self.max_norm, self.norm_type)
+        weight = self._quantized(table)
+        how = (self.padding_idx, None, self.norm_type, self.scale_grad_by_freq, self.sparse)
+        return weight, F.embedding(indices, value_of(weight), *how)
+
+    def _out_of_range(self, indices: Tensor) -> InputError:
+        return InputError(
+            f"indices from {int(indices.min())} to {int(indices.max())} do not fit this layer",
+            where=self._named(),
+            why=f"the table has rows 0 to {self.num_embeddings - 1}",
+            fix="Check the vocabulary that the indices come from, or make num_embeddings larger.",
+        )
 
     def _check_indices(self, indices: Tensor) -> None:
         if isinstance(indices, QuantTensor) or indices.dtype not in _INDEX_TYPES:

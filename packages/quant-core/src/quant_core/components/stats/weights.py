@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from quant_core.components.stats.statistic import Grouping
 from quant_core.errors import ConfigurationError
+from quant_core.running import running_layer
 
 
 def joined_rows(
@@ -31,6 +32,7 @@ def joined_rows(
     if len({row.shape[0] for row in rows}) > 1:
         raise ConfigurationError(
             "layers with different numbers of channels cannot share a per-channel weight quantizer",
+            where=running_layer(),
             why=f"their weights have the shapes {[tuple(weight.shape) for weight in weights]}",
             fix="Share a per-tensor quantizer, or give each layer its own.",
         )
