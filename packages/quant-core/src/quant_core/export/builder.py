@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, OutputSpec, TensorArgument
+
+_OF_GRAPH_MODULES: Final = (frozenset(dir(fx.GraphModule)) | {"meta", "shape_env"}) - frozenset(dir(nn.Module))
 
 
 class ProgramBuilder:
@@ -49,6 +51,7 @@ class ProgramBuilder:
 
     def constant(self, name: str, value: Tensor) -> fx.Node:
         """A constant of that qualified name; equal constants under one name are one, others get a number."""
+        name = _free_of_torch(name)
         candidate, number = name, 0
         while candidate in self._tensors and not _same(self._tensors[candidate], value):
             number += 1
@@ -162,6 +165,16 @@ def identifier(name: str) -> str:
     'features_0_weight'
     """
     return re.sub(r"\W", "_", name)
+
+
+def _free_of_torch(name: str) -> str:
+    """A qualified name that does not start with an attribute of the graph modules in which torch sets constants by their names.
+
+    >>> _free_of_torch("graph.weight"), _free_of_torch("graphs.weight")
+    ('graph_.weight', 'graphs.weight')
+    """
+    first, *rest = name.split(".")
+    return ".".join([f"{first}_", *rest]) if first in _OF_GRAPH_MODULES else name
 
 
 def _same(known: Tensor, value: Tensor) -> bool:

@@ -157,10 +157,12 @@ class Program:
         """What the captured program computes; inputs and outputs as the model takes and returns them.
 
         Raises:
-            InputError: when a shape is another one than that of capture, along an axis that was not said to be dynamic.
+            InputError: when the inputs have another structure than those of capture, or a shape is another one along an axis that
+                was not said to be dynamic.
         """
+        leaves = self.signature.flatten(args, kwargs)
         if holds_loops(self.graph):
-            return self._run_loops(args, kwargs)
+            return self._run_loops(leaves)
         try:
             return self.exported.module()(*args, **kwargs)
         except AssertionError as error:
@@ -168,8 +170,8 @@ class Program:
                 raise
             raise _of_another_shape(str(error), args, kwargs) from error
 
-    def _run_loops(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        given = iter(self.signature.flatten(args, kwargs))
+    def _run_loops(self, leaves: list[Any]) -> Any:
+        given = iter(leaves)
         names = [node.name for node in self.graph.find_nodes(op="placeholder")]
         inputs = (self.constants[name] if name in self.constants else next(given) for name in names)
         with torch.no_grad():
