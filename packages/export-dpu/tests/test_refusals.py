@@ -141,7 +141,8 @@ class InPlace(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = self.out(self.conv(self.entry(x)))
-        return F.max_pool2d(y, 2), F.relu_(y.flatten(2))
+        rows = F.relu_(y.flatten(2))
+        return F.max_pool2d(y, 2), rows
 
 
 class Matrices(nn.Module):
@@ -269,10 +270,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "values changed in place": (
         InPlace,
-        "aten.relu_.default with a value changed in place that is used elsewhere\n"
+        "aten.relu_.default with a value that is changed in place and used elsewhere\n"
         "  at the model (HERE.InPlace)\n"
         "  dpuv2 takes operations that give new values\n"
-        "  Use the operation that gives a new value (inplace=False).",
+        "  Use the operation that gives a new value (inplace=False), or a copy of the operand: x.clone().",
     ),
     "linear layers on more axes": (
         lambda: Layer(qnn.QuantLinear(8, 2, **LAYER)),

@@ -99,9 +99,9 @@ def test_a_value_changed_in_place_that_is_used_elsewhere(target: str) -> None:
         return torch.relu_(y) + part
 
     assert refusals(target, Middle(both)) == [
-        "aten.relu_.default with a value that is changed in place\n"
+        "aten.relu_.default with a value that is changed in place and used elsewhere\n"
         f"  at layer ({Called.__module__}.Called)\n"
-        f"  {target} takes operations that give new values; relu_ and add_ where nothing else uses the old one\n"
+        f"  {target} takes operations that give new values\n"
         "  Use the operation that gives a new value (inplace=False), or a copy of the operand: x.clone()."
     ]
 

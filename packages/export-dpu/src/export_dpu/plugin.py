@@ -22,7 +22,6 @@ DPU = Capabilities(
     aten={
         "adaptive_avg_pool2d.default",
         "add.Tensor",
-        "add_.Tensor",
         "avg_pool2d.default",
         "cat.default",
         "clone.default",
@@ -39,7 +38,6 @@ DPU = Capabilities(
         "pad.default",
         "permute.default",
         "relu.default",
-        "relu_.default",
         "reshape.default",
         "squeeze.dim",
         "squeeze.dims",

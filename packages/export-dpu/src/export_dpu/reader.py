@@ -15,7 +15,7 @@ from export_dpu.padding import read_pad
 from export_dpu.pooling import read_adaptive_pool, read_average_pool, read_max_pool, read_mean
 from export_dpu.products import read_product
 from export_dpu.reading import BITS, Reading
-from export_dpu.rounding import check_in_place, read_quantizer, read_relu
+from export_dpu.rounding import read_quantizer, read_relu
 from quant_core.export import Note, Program, Refusal, is_quantizer
 from quant_core.export.assertions import ASSERTIONS
 from quant_core.export.fixed_shapes import varying_shapes
@@ -25,7 +25,6 @@ _aten = torch.ops.aten
 _READERS: Final[Mapping[Any, Callable[[Reading, fx.Node], None]]] = {
     _aten.adaptive_avg_pool2d.default: read_adaptive_pool,
     _aten.add.Tensor: read_sum,
-    _aten.add_.Tensor: read_sum,
     _aten.avg_pool2d.default: read_average_pool,
     _aten.cat.default: read_concatenation,
     _aten.clone.default: read_copy,
@@ -41,7 +40,6 @@ _READERS: Final[Mapping[Any, Callable[[Reading, fx.Node], None]]] = {
     _aten.pad.default: read_pad,
     _aten.permute.default: read_permutation,
     _aten.relu.default: read_relu,
-    _aten.relu_.default: read_relu,
     _aten.reshape.default: read_reshape,
     _aten.squeeze.dim: read_reshape,
     _aten.squeeze.dims: read_reshape,
@@ -66,7 +64,6 @@ def read(program: Program, target: str, pads_apart: bool) -> Reading:
         if node.op == "placeholder" and node.name not in program.constants:
             reading.values[node] = Value(name=node.name, position=None, real=True)
         elif node.op == "call_function" and node not in reading.values and reading.parameter(node) is None:
-            check_in_place(reading, node)
             if is_quantizer(node):
                 read_quantizer(reading, node)
             elif node.target in _READERS:

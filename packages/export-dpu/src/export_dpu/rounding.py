@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
-import torch
 from torch import fx
 
 from export_dpu.operation import Value, position_of
 from export_dpu.reading import Reading
-
-_aten = torch.ops.aten
-IN_PLACE: Final = (_aten.relu_.default, _aten.add_.Tensor)
-VIEWS: Final = (
-    _aten.contiguous.default,
-    _aten.flatten.using_ints,
-    _aten.permute.default,
-    _aten.reshape.default,
-    _aten.squeeze.dim,
-    _aten.squeeze.dims,
-    _aten.transpose.int,
-    _aten.unsqueeze.default,
-    _aten.view.default,
-)
-"""Operations whose result may be another view of their operand."""
 
 
 def read_quantizer(reading: Reading, node: fx.Node) -> None:
@@ -55,21 +39,3 @@ def read_relu(reading: Reading, node: fx.Node) -> None:
             "Relu. Leave output_quant of the layer before out, so that its result is rounded once, to the steps behind the ReLU",
         )
     reading.values[node] = reading.add(node, "Relu", (x,), position, {}, {}, positive=True)
-
-
-def check_in_place(reading: Reading, node: fx.Node) -> None:
-    """Refuse an operation that changes a value which others use too, itself or through a view of it."""
-    if node.target not in IN_PLACE:
-        return
-    used = node.all_input_nodes[0]
-    alone = len(used.users) == 1
-    while alone and used.target in VIEWS:
-        used = used.all_input_nodes[0]
-        alone = len(used.users) == 1
-    if not alone:
-        reading.refuse(
-            node,
-            "a value changed in place that is used elsewhere",
-            f"{reading.target} takes operations that give new values",
-            "Use the operation that gives a new value (inplace=False).",
-        )

@@ -25,7 +25,7 @@ from quant_core.export.products import product
 from quant_core.export.ranges import bounds
 
 _aten = torch.ops.aten
-_RECTIFIERS: Final = (_aten.relu.default, _aten.relu_.default)
+_RECTIFIER: Final = _aten.relu.default
 _LAYOUTS: Final = {2: "NC", 3: "NCW", 4: "NCHW", 5: "NCDHW"}
 
 
@@ -113,7 +113,7 @@ class Lowering(Workbench):
             self._give(node, quantizer, new)
             return
         before: Any = node.args[0]
-        if self._is_rectifier(before) and self._absorbs_relu(node):
+        if isinstance(before, fx.Node) and before.target is _RECTIFIER and self._absorbs_relu(node):
             before = before.args[0]
         low, _ = bounds(quantizer)
         options = {"scale": 1.0, "bias": float(low)}
@@ -147,13 +147,7 @@ class Lowering(Workbench):
 
     def _is_absorbed(self, node: fx.Node) -> bool:
         """Whether a node is a ReLU that nothing needs."""
-        return self._is_rectifier(node) and all(map(self._absorbs_relu, node.users))
-
-    def _is_rectifier(self, node: fx.Node) -> bool:
-        """Whether a node is a ReLU whose operand is still what it was: one in place has no other users."""
-        if node.target not in _RECTIFIERS:
-            return False
-        return node.target is _aten.relu.default or len(node.all_input_nodes[0].users) == 1
+        return node.target is _RECTIFIER and all(map(self._absorbs_relu, node.users))
 
     def _absorbs_relu(self, user: fx.Node) -> bool:
         """Whether a ReLU before a quantizer makes no difference: there is no level below zero."""

@@ -19,7 +19,7 @@ from quant_core.export.onnx.projections import refuse_projections
 from quant_core.export.products import product
 
 _aten = torch.ops.aten
-_RECTIFIERS: Final = (_aten.relu.default, _aten.relu_.default)
+_RECTIFIER: Final = _aten.relu.default
 
 
 def of_qonnx(program: Program, recurrent: str = "unrolled") -> Iterable[Refusal | Note]:
@@ -91,7 +91,7 @@ def _scaled_data(program: Program) -> Iterator[Note]:
 def _activation(quantizer: Quantizer, node: fx.Node) -> Iterator[Refusal]:
     place, op = str(quantizer.where), quantizer.op
     before: Any = node.args[0]
-    rectified = isinstance(before, fx.Node) and before.target in _RECTIFIERS
+    rectified = isinstance(before, fx.Node) and before.target is _RECTIFIER
     if op == "quant::int":
         if not quantizer.signed and not rectified:
             yield Refusal(

@@ -13,7 +13,7 @@ from export_qcdq.grid import kind_of
 from export_qcdq.held import Held, shift_of, shown
 from export_qcdq.integer_ops import RECTIFY
 from export_qcdq.integer_products import IntegerProduct, of_constant, of_two
-from export_qcdq.lowering import RECTIFIERS, Lowering, operand
+from export_qcdq.lowering import RECTIFIER, Lowering, operand
 from quant_core.export import Program, Quantizer, grids, is_quantizer, landings
 from quant_core.export.arguments import arguments
 from quant_core.export.grid import keeps_grid, same_grid
@@ -145,10 +145,10 @@ class IntegerLowering(Lowering):
         if node.target in _IN_FLOATS:
             return False
         name = f"{node.name}_integers"
-        if node.target in RECTIFIERS and first.zero_point == 0:
+        if node.target is RECTIFIER and first.zero_point == 0:
             self.held[node] = first  # there is nothing below
             return True
-        if node.target in RECTIFIERS:
+        if node.target is RECTIFIER:
             options = {"name": shown(node)}
             new = self.call(RECTIFY, (first.node, first.zero(self)), options, like=node, name=name, kind=torch.uint8)
         else:

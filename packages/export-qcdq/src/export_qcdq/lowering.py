@@ -28,7 +28,7 @@ from quant_core.export.ranges import bounds
 _aten = torch.ops.aten
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 _PAD: Final = _aten.constant_pad_nd.default
-RECTIFIERS: Final = (_aten.relu.default, _aten.relu_.default)
+RECTIFIER: Final = _aten.relu.default
 
 
 class Lowering:
@@ -90,7 +90,7 @@ class Lowering:
 
     def copy(self, node: fx.Node) -> None:
         """Take over a node that computes in floats, but for a ReLU that cuts off what the quantizers behind it cut off."""
-        if node.target in RECTIFIERS and all(self._starts_at_zero(user) for user in node.users):
+        if node.target is RECTIFIER and all(self._starts_at_zero(user) for user in node.users):
             self.value(operand(node))
             self.builder.drop(node)
             return

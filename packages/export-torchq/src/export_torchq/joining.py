@@ -16,7 +16,6 @@ _aten = torch.ops.aten
 _quantized = torch.ops.quantized
 _OPERATORS: Final = {
     _aten.add.Tensor: ("add", "add_relu"),
-    _aten.add_.Tensor: ("add", "add_relu"),
     _aten.mul.Tensor: ("mul", "mul_relu"),
 }
 

@@ -15,8 +15,6 @@ from quant_core.export.grid import same_grid
 
 _aten = torch.ops.aten
 _IN_OTHER_WORDS: Final = {
-    _aten.add_.Tensor: _aten.add,
-    _aten.relu_.default: _aten.relu,
     _aten.sym_size.int: _aten.size,
     _aten.view.default: _aten.reshape,  # results of integer convolutions have their channels last in memory
 }

@@ -18,7 +18,6 @@ from quant_core.export.products import CONVOLUTIONS, TRANSPOSED, Product, produc
 _aten = torch.ops.aten
 _NEAR: Final = 1e-3
 _RELATIVE: Final = 2.0**-21
-_RELUS: Final = (_aten.relu.default, _aten.relu_.default)
 
 
 def lower_product(lowering: Lowering, node: fx.Node) -> bool:
@@ -57,7 +56,7 @@ def lower_product(lowering: Lowering, node: fx.Node) -> bool:
 def relu_behind(node: fx.Node) -> fx.Node | None:
     """The ReLU that alone uses a value."""
     users = list(node.users)
-    return users[0] if len(users) == 1 and users[0].target in _RELUS else None
+    return users[0] if len(users) == 1 and users[0].target is _aten.relu.default else None
 
 
 def lower_relu(lowering: Lowering, node: fx.Node) -> bool:

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-import torch
-from torch import fx
-
 from export_torchq.engines import engine_of
 from export_torchq.levels import weight_of
 from export_torchq.plugin import PT2E, TORCHQ
 from export_torchq.pt2e import check_flavor
 from export_torchq.torchq import read
 from quant_core.export import Note, Program, Refusal
-from quant_core.export.check import takes
+from quant_core.export.check import changed_in_place, takes
+from quant_core.export.out_of_place import is_in_place
 
-_IN_PLACE: Final = (torch.ops.aten.relu_.default, torch.ops.aten.add_.Tensor)
 DEPARTURE: Final = (
     "the file holds quantized tensors and TorchScript, both of which torch has announced to remove: use it for runtimes "
     "that read it today, and the target pt2e for anything new"
@@ -50,20 +47,4 @@ def rules_of_pt2e(program: Program, flavor: str = "x86") -> Iterator[Refusal | N
 
 def changes_in_place(program: Program, target: str) -> Iterator[Refusal]:
     """A refusal for each operation that changes what another one uses too: the copy in integers would not change with it."""
-    for node in program.graph.nodes:
-        if not _is_mutable(node):
-            continue
-        used = node.all_input_nodes[0]
-        if node.target in _IN_PLACE and len(used.users) == 1:
-            continue
-        yield Refusal(
-            where=str(program.where(node)),
-            op=str(node.target),
-            actual="a value that is changed in place",
-            constraint=f"{target} takes operations that give new values; relu_ and add_ where nothing else uses the old one",
-            fix="Use the operation that gives a new value (inplace=False), or a copy of the operand: x.clone().",
-        )
-
-
-def _is_mutable(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+    return (changed_in_place(program, node, target) for node in program.graph.nodes if is_in_place(node))

@@ -28,8 +28,8 @@ from quant_core.export.products import CONVOLUTIONS, TRANSPOSED
 _aten = torch.ops.aten
 _LOWERED: Final[Mapping[Any, Callable[[Lowering, fx.Node], bool]]] = {
     **dict.fromkeys((*CONVOLUTIONS, *TRANSPOSED, _aten.linear.default, _aten.matmul.default), lower_product),
-    **dict.fromkeys((_aten.add.Tensor, _aten.add_.Tensor, _aten.mul.Tensor), lower_pair),
-    **dict.fromkeys((_aten.relu.default, _aten.relu_.default), lower_relu),
+    **dict.fromkeys((_aten.add.Tensor, _aten.mul.Tensor), lower_pair),
+    _aten.relu.default: lower_relu,
     **dict.fromkeys(MOVED, lower_move),
     **dict.fromkeys(AVERAGED, lower_average),
     _aten.cat.default: lower_concatenation,

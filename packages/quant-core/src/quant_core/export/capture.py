@@ -19,6 +19,7 @@ from quant_core.export.builder import constant_inputs
 from quant_core.export.decompose import decompose, registered_decompositions
 from quant_core.export.eval_mode import in_eval_mode
 from quant_core.export.fold import HARMLESS, fold
+from quant_core.export.out_of_place import out_of_place
 from quant_core.export.program import Program
 from quant_core.export.provenance import map_modules
 from quant_core.export.quiet import quiet
@@ -70,7 +71,7 @@ def capture(
             raise _explain(failure, model, (args, given)) from failure
         modules = map_modules(model)
     _refuse_mutation(exported, model)
-    core = decompose(exported, registered_decompositions(plugins or registry()))
+    core = decompose(out_of_place(exported), registered_decompositions(plugins or registry()))
     captured = verify_spec(Program(exported=core, modules=modules), after="capture")
     folded = Program(exported=fold(captured.exported, modules), modules=modules, uncalibrated=_uncalibrated(model))
     return verify_spec(folded, after="folding")

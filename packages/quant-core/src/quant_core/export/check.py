@@ -10,6 +10,7 @@ import torch
 from quant_core.export.assertions import ASSERTIONS
 from quant_core.export.check_report import CheckReport, Note, Refusal
 from quant_core.export.options import check_options, read_by
+from quant_core.export.out_of_place import is_in_place
 from quant_core.export.program import Program, Quantizer, is_quantizer
 from quant_core.ops.loop import LOOP_INPUT, LOOP_OPS
 from quant_core.ops.recurrent import STANDS_FOR
@@ -74,6 +75,9 @@ def _foreign_ops(program: Program, target: Target) -> Iterator[Refusal]:
             if not target.capabilities.loops and node.target is LOOP_INPUT:  # once for each loop
                 yield _unrolled_loop(str(program.where(node)), target.name)
             continue
+        if is_in_place(node):
+            yield changed_in_place(program, node, target.name)
+            continue
         yield Refusal(
             where=str(program.where(node)),
             op=name,
@@ -82,6 +86,20 @@ def _foreign_ops(program: Program, target: Target) -> Iterator[Refusal]:
             + ("" if allowed is None else f", of aten only {', '.join(sorted(allowed))}"),
             fix=_REMEDIES.get(name, "Replace the operation, or keep it out of the exported part of the model."),
         )
+
+
+def changed_in_place(program: Program, node: torch.fx.Node, target: str) -> Refusal:
+    """The refusal of an operation that changes a value for a target that takes none of these.
+
+    Capture makes new values of all others: what is left changes memory that is read elsewhere.
+    """
+    return Refusal(
+        where=str(program.where(node)),
+        op=str(node.target),
+        actual="a value that is changed in place and used elsewhere",
+        constraint=f"{target} takes operations that give new values",
+        fix="Use the operation that gives a new value (inplace=False), or a copy of the operand: x.clone().",
+    )
 
 
 def _unrolled_loop(where: str, target: str) -> Refusal:

@@ -79,7 +79,7 @@ class _Folding:
                 continue
             if node in again.same:
                 self.builder.new[node] = self.builder.new[again.same[node]]
-            elif _is_identity(node):
+            elif is_identity(node):
                 self.builder.drop(node)
             elif node.op not in ("placeholder", "output"):
                 self.builder.copy(node, self._node_name(node))
@@ -207,7 +207,7 @@ def _is_constant(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
     return node.target is operator.getitem or isinstance(node.target, torch._ops.OpOverload)
 
 
-def _is_identity(node: fx.Node) -> bool:
+def is_identity(node: fx.Node) -> bool:
     """Whether an operation gives its operand in eval mode."""
     if node.target in _DROPOUTS:
         return len(node.args) > 2 and node.args[2] is False

@@ -133,6 +133,8 @@ class Walk(LoopInterpreter):
         if theirs is None or not isinstance(ours, Tensor):
             return ours
         theirs = theirs.to(device=ours.device, dtype=ours.dtype)
+        if theirs.shape == ours.shape:  # laid out in memory as ours, because a view may follow
+            theirs = torch.empty_like(ours).copy_(theirs)
         if not is_quantizer(n):
             if theirs.shape == ours.shape:  # else the runtime has fused the node with what comes after it
                 self._add(n, ours, theirs, equal=_near(ours, theirs))
