@@ -107,7 +107,7 @@ REFUSALS: list[tuple[Callable[[], object], type[QuantError], str]] = [
         ConfigurationError,
         "binary quantization cannot be unsigned\n"
         "  its two values are −scale and +scale, got signed=False\n"
-        "  Leave signed out, or use an unsigned integer quantizer of 2 bits.",
+        "  Set signed=True, or use an unsigned integer quantizer of 2 bits.",
     ),
     (
         lambda: ConstZeroPoint(0.5),

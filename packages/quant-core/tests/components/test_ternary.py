@@ -165,7 +165,7 @@ REFUSED: dict[str, tuple[Any, type[QuantError], str]] = {
         ConfigurationError,
         "ternary quantization cannot be unsigned\n"
         "  its three values are −scale, 0 and +scale, got signed=False\n"
-        "  Leave signed out, or use an unsigned integer quantizer of 2 bits.",
+        "  Set signed=True, or use an unsigned integer quantizer of 2 bits.",
     ),
     "unsigned binary weight": (
         lambda: Layer(Int8WeightPerTensorFloat.let(tensor_quant=BinaryQuant, signed=False)),
@@ -173,7 +173,7 @@ REFUSED: dict[str, tuple[Any, type[QuantError], str]] = {
         "binary quantization cannot be unsigned\n"
         "  at Layer: weight_tensor_quant of Int8WeightPerTensorFloat\n"
         "  its two values are −scale and +scale, got signed=False\n"
-        "  Leave signed out, or use an unsigned integer quantizer of 2 bits.",
+        "  Set signed=True, or use an unsigned integer quantizer of 2 bits.",
     ),
     "unsigned binary activation": (
         lambda: Activation(Uint8ActPerTensorFloat.let(tensor_quant=BinaryQuant)),
@@ -181,7 +181,7 @@ REFUSED: dict[str, tuple[Any, type[QuantError], str]] = {
         "binary quantization cannot be unsigned\n"
         "  at Activation: tensor_quant of Uint8ActPerTensorFloat\n"
         "  its two values are −scale and +scale, got signed=False\n"
-        "  Leave signed out, or use an unsigned integer quantizer of 2 bits.",
+        "  Set signed=True, or use an unsigned integer quantizer of 2 bits.",
     ),
     "narrow binary": (
         lambda: Layer(Int8WeightPerTensorFloat.let(tensor_quant=BinaryQuant, narrow_range=True)),

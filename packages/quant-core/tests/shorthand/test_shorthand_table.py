@@ -89,6 +89,30 @@ def test_a_quantizer_with_each_shorthand_builds_and_computes(entry: Shorthand, k
     assert bool(torch.isfinite(found.value).all())
 
 
+@pytest.mark.parametrize(
+    ("base", "options", "name", "wanted"),
+    [
+        (q.Int8WeightPerTensorFloat, {"restrict_scaling_type": "power_of_two"}, "restrict_rounding_mode", "ROUND"),
+        (q.Int8WeightPerTensorFixedPoint, {"restrict_scaling_type": "power_of_two"}, "restrict_rounding_mode", "CEIL"),
+        (q.Int8WeightPerTensorFloat, {"scaling_impl_type": "affine_stats"}, "scaling_affine_rescaling_init", 1.0),
+        (
+            q.Int8WeightPerTensorFloat.let(scaling_affine_rescaling_init=1.5),
+            {"scaling_impl_type": "affine_stats"},
+            "scaling_affine_rescaling_init",
+            1.5,
+        ),
+        (
+            q.Int8ActPerTensorFloatBatchQuant2d,
+            {"scaling_impl_type": "affine_stats"},
+            "scaling_affine_rescaling_init",
+            1.0,
+        ),
+    ],
+)
+def test_what_goes_along_leaves_an_inherited_choice_alone(base: Any, options: Any, name: str, wanted: object) -> None:
+    assert getattr(base.let(**options), name) == wanted
+
+
 class Transposed(Layer):
     output_channel_dim = 1
 

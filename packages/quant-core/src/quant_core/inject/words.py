@@ -169,6 +169,8 @@ def _applied(injector: type, keywords: set[str], prefix: str) -> dict[str, Setti
                 if name in fixed or isinstance(present, value) or takes & set(taken):
                     continue
                 raw = _raw(item)
+                if present is not None and not isinstance(raw, type | value):
+                    continue  # a number or a mode that a base class chose
                 settings[name], current[name] = Setting(raw, entry.keyword, entry.word, along=True), raw
     return settings
 

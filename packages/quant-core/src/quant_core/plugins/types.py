@@ -132,7 +132,7 @@ class Shorthand(Entry):
         activation: those in quantizers of activations only.
         bias: those in quantizers of biases only.
         along: further attributes that go with them. They give way to what is set by hand beside the keyword, to a computed
-            attribute, and to a component that takes what the keyword sets.
+            attribute, and to a component that takes what the keyword sets; a number or a mode also to one that is inherited.
 
     >>> entry = Shorthand(name="quant_type=int", summary="integers", sets={"tensor_quant": "quant_core.components:IntQuant"})
     >>> entry.keyword, entry.word

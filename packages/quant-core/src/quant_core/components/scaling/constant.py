@@ -61,7 +61,7 @@ class ConstScaling(Scaling):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         exact = self.value
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if widened(self.value).dtype != self.value.dtype:
             self.value = exact.to(self.value.device)
         return self

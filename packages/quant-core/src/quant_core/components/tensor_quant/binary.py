@@ -39,7 +39,7 @@ class BinaryQuant(TensorQuant):
             raise ConfigurationError(
                 "binary quantization cannot be unsigned",
                 why="its two values are −scale and +scale, got signed=False",
-                fix="Leave signed out, or use an unsigned integer quantizer of 2 bits.",
+                fix="Set signed=True, or use an unsigned integer quantizer of 2 bits.",
             )
         self.signed = self.symmetric = True
         self.scaling_impl = scaling_impl

@@ -69,7 +69,7 @@ class FloatQuant(TensorQuant):
             raise ConfigurationError(
                 "a minifloat cannot be unsigned",
                 why="one of its bits is the sign, got signed=False",
-                fix="Leave signed out, or use an unsigned integer quantizer.",
+                fix="Set signed=True, or use an unsigned integer quantizer.",
             )
         if isinstance(getattr(scaling_impl, "granularity", None), PerGroup):
             raise ConfigurationError(

@@ -51,7 +51,7 @@ class TernaryQuant(TensorQuant):
             raise ConfigurationError(
                 "ternary quantization cannot be unsigned",
                 why="its three values are −scale, 0 and +scale, got signed=False",
-                fix="Leave signed out, or use an unsigned integer quantizer of 2 bits.",
+                fix="Set signed=True, or use an unsigned integer quantizer of 2 bits.",
             )
         self.signed = self.symmetric = self.zero_on_grid = self.narrow_range = True
         self.scaling_impl = scaling_impl
