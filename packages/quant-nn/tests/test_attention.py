@@ -348,6 +348,22 @@ def test_layers_run_in_inference_mode_and_with_parameters_from_outside() -> None
     assert torch.equal(found, layer(x, x, x)[0])
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_replica_projects_with_parameters_of_its_own(packed: bool) -> None:
+    """``nn.DataParallel`` makes replicas on other devices, whose parameters are those of the layer moved there."""
+    layer, x = calibrated(8, 2, packed_in_proj=packed), torch.randn(5, 3, 8)
+    out, negative = layer(x, x, x)[0], copy.deepcopy(layer)
+    with torch.no_grad():
+        negative.in_proj_weight.neg_()
+    replica = layer._replicate_for_data_parallel()
+    for name, parameter in negative._parameters.items():
+        setattr(replica, name, None if parameter is None else parameter.detach())
+    found = replica(x, x, x)[0]
+    assert torch.equal(found, negative(x, x, x)[0])
+    assert not torch.equal(found, out)
+    assert torch.equal(layer(x, x, x)[0], out)
+
+
 def test_a_parametrized_weight_is_quantized() -> None:
     class Zero(nn.Module):
         def forward(self, weight: Tensor) -> Tensor:

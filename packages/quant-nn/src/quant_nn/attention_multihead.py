@@ -234,11 +234,12 @@ class QuantMultiheadAttention(QuantAttention, MultiheadParameters):
         return output, weights
 
     def _project(self, *inputs: Tensor | QuantTensor) -> tuple[Tensor, ...]:
+        projections: Any = (self.in_proj,) if self.packed_in_proj else (self.q_proj, self.k_proj, self.v_proj)
+        for projection in projections:
+            projection.belong_to(self)
         if self.packed_in_proj:
-            projection: Any = self.in_proj
-            packed: tuple[Tensor, ...] = projection(*inputs)
+            packed: tuple[Tensor, ...] = projections[0](*inputs)
             return packed
-        projections: Any = (self.q_proj, self.k_proj, self.v_proj)
         return tuple(projection(x)[0] for projection, x in zip(projections, inputs, strict=True))
 
     def __repr__(self) -> str:

@@ -62,6 +62,11 @@ class QuantInProjection(QuantWeightLayer):
         bias: Tensor | None = getattr(self._attention[0], "in_proj_bias", None)
         return bias if bias is None or self.bias_rows is None else bias[slice(*self.bias_rows)]
 
+    def belong_to(self, attention: QuantLayer) -> None:
+        """Read the parameters of this layer, which may be a replica of the one that it was made with, on another device."""
+        if self._attention[0] is not attention:
+            self._attention = (attention,)
+
     def forward(self, *inputs: Tensor | QuantTensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # several inputs
         """Project each input by a block of rows of its own; neighbours that are the same tensor are quantized once.
 
