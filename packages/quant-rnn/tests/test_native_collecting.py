@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
+from torch.utils.checkpoint import checkpoint
 
 from quant_core.components import AbsMax, ParameterFromRuntimeStatsScaling
 from quant_core.errors import InputError
@@ -105,6 +107,21 @@ def test_sequences_of_several_lengths(name: str) -> None:
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(results, wanted, strict=True))
     for key, gradient in gradients.items():
         torch.testing.assert_close(gradient, exact[key], rtol=1e-3, atol=1e-3, msg=lambda m, key=key: f"{key}: {m}")
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("name", ["coupled", "GRU", "RNN"])
+def test_a_forward_that_is_computed_again_collects_nothing(name: str, reentrant: bool) -> None:
+    layer, _ = pair(name)
+    other = copy.deepcopy(layer)
+    for _ in range(2):
+        x = torch.randn(9, 5, 7, requires_grad=True)
+        results = []
+        for one, forward in ((layer, partial(checkpoint, layer, use_reentrant=reentrant)), (other, other)):
+            one.zero_grad()
+            forward(x)[0].square().sum().backward()
+            results.append([p.grad for p in one.parameters() if p.grad is not None] + list(one.state_dict().values()))
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(*results, strict=True))
 
 
 def test_what_is_not_finite_is_refused_where_it_arises() -> None:

@@ -210,6 +210,30 @@ def test_products_that_are_rounded_otherwise_are_left_to_torch(fresh: pytest.Mon
     assert library().multiply is None
 
 
+def test_the_comparison_does_not_depend_on_where_a_layer_is_first_called(fresh: pytest.MonkeyPatch) -> None:
+    layer, x = QuantLSTM(4, 5).eval(), torch.randn(3, 2, 4)
+    saved: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.inference_mode():
+        layer(x)
+    agrees.cache_clear()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        layer(x)
+        first = len(saved)
+        layer(x)
+    assert len(saved) == 2 * first
+    agrees.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert agrees()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_gradients_of_gradients_are_refused_with_what_to_do() -> None:
     layer, x = QuantRNN(4, 5).eval(), torch.randn(3, 2, 4, requires_grad=True)
     out = layer(x)[0].pow(3).sum()

@@ -25,6 +25,8 @@ from quant_core.tensor import QuantTensor
 from quant_rnn.native import steps
 from quant_rnn.steady import LearnedScaling, is_integer, is_steady, learned_scales, learned_scaling, stored_scale
 
+_WITHOUT_END = 2**31  # more calls than a sequence has
+
 
 class Collected(NamedTuple):
     """A quantizer at one place of a step.
@@ -63,7 +65,8 @@ def collected(quantizer: QuantProxy, like: Tensor, elements: int) -> Collected |
         return None if scale is None else Collected(low, high, scale=scale)
     if not is_collecting(quantizer, elements):
         return None
-    left = scaling.collected.steps - int(scaling.collected.count)
+    # A forward that is computed again collects nothing, and so does not come to the end of it.
+    left = _WITHOUT_END if recomputing() else scaling.collected.steps - int(scaling.collected.count)
     return Collected(low, high, float(quant.int_scaling_impl(bits)), scaling.least, left)
 
 
@@ -100,7 +103,6 @@ def is_collecting(quantizer: QuantProxy, elements: int) -> bool:
         and scaling.scaling_stats_momentum is not None
         and _is_largest(scaling.scaling_stats_impl, elements)
         and not is_distributed()
-        and not recomputing()
         and not torch.compiler.is_compiling()
     )
 
@@ -116,7 +118,12 @@ def _is_largest(statistic: object, elements: int) -> bool:
 
 @torch.no_grad()
 def follow(quantizer: QuantProxy, statistics: Tensor) -> None:
-    """Let the average of a quantizer that collects follow the statistics of its calls, ``(N,)`` in their order."""
+    """Let the average of a quantizer that collects follow the statistics of its calls, ``(N,)`` in their order.
+
+    Those of a forward that a backward pass computes again are no calls of their own.
+    """
+    if recomputing():
+        return
     scaling, library = quantizer.tensor_quant.scaling_impl, steps()
     assert library is not None
     average, momentum = scaling.average.clone().contiguous(), scaling.scaling_stats_momentum

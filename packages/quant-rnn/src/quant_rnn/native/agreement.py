@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from quant_core.ops import quantize_int
 from quant_rnn.native import steps
@@ -23,20 +24,26 @@ Quantized = Callable[[int, Number], Number]
 """A call of a quantizer, by its number."""
 
 
-@functools.cache
+@cache
 def agrees() -> bool:
     """Compare a few steps, forward and backward, with the same in torch operations: settled, and while statistics are found.
 
-    Where they differ, torch is to form the matrix products, and they are compared again.
+    Where they differ, torch is to form the matrix products, and they are compared again. Modes and hooks around the first call of
+    a layer, in which this runs, are not for the comparison.
     """
     library = steps()
     if library is None:
         return False
-    for multiply in dict.fromkeys((library.multiply, None)):
-        library.multiply = multiply
-        if _same(_settled, collects=False) and _same(_found, collects=True):
-            return True
+    with torch.inference_mode(False), saved_tensors_hooks(_as_it_is, _as_it_is):
+        for multiply in dict.fromkeys((library.multiply, None)):
+            library.multiply = multiply
+            if _same(_settled, collects=False) and _same(_found, collects=True):
+                return True
     return False
+
+
+def _as_it_is(saved: Tensor) -> Tensor:
+    return saved
 
 
 def _step(
@@ -54,14 +61,14 @@ def _step(
 
 
 def _same(composed: Callable[[Tensor, int, Tensor], Tensor], *, collects: bool) -> bool:
-    generator = torch.Generator().manual_seed(0)
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
     numbers = [
-        torch.randn(_STEPS, _BATCH, 4 * _SIZE, generator=generator),
-        torch.randn(4 * _SIZE, _OUTPUTS, generator=generator) * 0.2,
-        torch.randn(_OUTPUTS, _SIZE, generator=generator),
-        torch.randn(_BATCH, _OUTPUTS, generator=generator),
-        torch.randn(_BATCH, _SIZE, generator=generator),
-        torch.tensor(_SCALES) * (not collects),
+        draw(_STEPS, _BATCH, 4 * _SIZE),
+        draw(4 * _SIZE, _OUTPUTS) * 0.2,
+        draw(_OUTPUTS, _SIZE),
+        draw(_BATCH, _OUTPUTS),
+        draw(_BATCH, _SIZE),
+        torch.tensor(_SCALES, dtype=torch.float32, device="cpu") * (not collects),
     ]
 
     def natively(x: Tensor, matrix: Tensor, projection: Tensor, hidden: Tensor, cell: Tensor, scales: Tensor) -> Tensor:
@@ -111,8 +118,8 @@ def _outcome(run: Callable[..., Tensor], numbers: Sequence[Tensor]) -> tuple[Ten
     leaves = [number.clone().requires_grad_() for number in numbers]
     with torch.enable_grad():
         out = run(*leaves)
-        torch.autograd.backward(out, torch.cos(torch.arange(out.numel())).view_as(out))
-    return out.detach(), [torch.zeros(()) if leaf.grad is None else leaf.grad for leaf in leaves]
+        torch.autograd.backward(out, torch.arange(out.numel()).to(out).cos().view_as(out))
+    return out.detach(), [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
 
 
 def _range(number: int) -> tuple[float, float]:
