@@ -8,6 +8,7 @@ import brevitas.quant.float_quant_fnuz as fnuz
 import brevitas.quant.float_quant_ocp as ocp
 import pytest
 import torch
+from brevitas.core.function_wrapper import CeilSte, FloorSte, RoundSte
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -16,6 +17,7 @@ import quant_core.quant as q
 import quant_nn as qnn
 from quant_core.ops.minifloat import round_unbounded
 
+ROUNDINGS = {"CEIL": CeilSte, "FLOOR": FloorSte, "ROUND": RoundSte}
 FAMILIES = {"": plain, "OCP": ocp, "FNUZ": fnuz}
 families = st.sampled_from([(code, family) for code in ("Fp8e4m3", "Fp8e5m2") for family in FAMILIES])
 seeds = st.integers(0, 10_000)
@@ -101,6 +103,28 @@ def test_activations_from_the_first_step_to_eval_mode(chosen: tuple[str, str], s
     assert torch.equal(leaves[0].grad[clamped], leaves[1].grad[clamped])
     parts = (leaves[0].grad[~clamped], leaves[1].grad[~clamped], x[~clamped], found.value.detach()[~clamped])
     assert_gradients_agree(*parts, torch.ones_like(x[~clamped]), smallest)
+
+
+@settings(max_examples=30, deadline=None)
+@given(families, seeds, st.sampled_from(sorted(ROUNDINGS)))
+def test_scales_that_are_powers_of_two(chosen: tuple[str, str], seed: int, mode: str) -> None:
+    """Of activations once statistics are collected, see docs/differences.md."""
+    code, family = chosen
+    found = []
+    for library, presets, rounding in (
+        (qnn, q, {"restrict_rounding_mode": mode}),
+        (bnn, FAMILIES[family], {"restrict_value_float_to_int_impl": ROUNDINGS[mode]}),
+    ):
+        options = {"restrict_scaling_type": "power_of_two", **rounding}
+        kind = getattr(presets, f"{code}{family}WeightPerTensorFloat")
+        layer = library.QuantLinear(20, 6, weight_quant=kind, **{f"weight_{name}": o for name, o in options.items()})
+        found.append([with_weight(layer, tensor(seed, 6, 20)).quant_weight()])
+        kind = getattr(presets, f"{code}{family}ActPerTensorFloat")
+        act = library.QuantIdentity(act_quant=kind, collect_stats_steps=2, return_quant_tensor=True, **options)
+        found[-1] += [act(tensor(seed + step, 50)) for step in range(4)][2:]
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours.scale, theirs.scale)
+        assert torch.equal(ours.value, theirs.value)
 
 
 @settings(max_examples=30, deadline=None)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import quant_core.quant as q
-from quant_core.components import ConstScaling, FloatQuant, PerGroup
+from quant_core.components import ConstScaling, FloatQuant, PerGroup, PowerOfTwoRestriction
 from quant_core.errors import ConfigurationError, InputError, UnusedAttributeError
 from quant_core.export import capture, check
 from quant_core.ops.minifloat import fake_float
@@ -71,6 +71,17 @@ def test_scales_are_thresholds_by_the_largest_number(family: str) -> None:
         assert weight.float_format is not None
         assert weight.float_format.max_value == largest
         assert weight.bit_width.item() == 8
+
+
+@pytest.mark.parametrize("family", LARGEST)
+@pytest.mark.parametrize("mode", ["CEIL", "FLOOR", "ROUND"])
+def test_scales_that_are_powers_of_two(family: str, mode: str) -> None:
+    powers = {"restrict_scaling_impl": PowerOfTwoRestriction, "restrict_rounding_mode": mode}
+    layer = Layer(getattr(q, f"{family}WeightPerChannelFloat"), getattr(q, f"{family}Act"), **powers)
+    scale = layer.weight_quant.scale().detach()
+    assert (torch.frexp(scale).mantissa == 0.5).all()
+    exact = layer.weight.detach().abs().amax(1, keepdim=True) / LARGEST[family]
+    assert ((exact / 2 < scale) & (scale < exact * 4 if mode == "FLOOR" else scale < exact * 2)).all()
 
 
 @settings(max_examples=25, deadline=None)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from quant_core.components.bit_width import ConstBitWidth
 from quant_core.components.delay import QuantDelay
 from quant_core.components.fit import check_fits
 from quant_core.components.granularity import PerGroup
+from quant_core.components.restriction import Restriction
 from quant_core.components.tensor_quant.base import Quantized, TensorQuant
 from quant_core.components.zero_point import ZeroZeroPoint
 from quant_core.errors import ConfigurationError
@@ -20,7 +22,8 @@ from quant_core.ops.rounding import check_rounding_mode
 class FloatQuant(TensorQuant):
     """``r(x/scale) · scale``, where ``r`` rounds to a minifloat; gradient as :func:`quant_core.ops.quantize_float`.
 
-    ``scale = threshold / max_value``: the threshold is the largest number that is not clamped.
+    ``scale = threshold / max_value``: the threshold is the largest number that is not clamped. Where thresholds are restricted to
+    powers of two, ``max_value`` is as well, so that the scale is one.
 
     Args:
         scaling_impl: where the threshold comes from.
@@ -87,6 +90,7 @@ class FloatQuant(TensorQuant):
             has_subnormal=has_subnormal,
             saturating=saturating,
         )
+        self._divisor = _divisor(self.float_format.max_value, getattr(scaling_impl, "restrict_scaling_impl", None))
         self.bit_width_impl = ConstBitWidth(self.float_format.bit_width)
         self.zero_point_impl = ZeroZeroPoint()
         self.signed = self.symmetric = self.zero_on_grid = True
@@ -97,7 +101,7 @@ class FloatQuant(TensorQuant):
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(scale, 0, bit_width)`` for ``x``; the bit width is that of all bits with the sign."""
         bit_width = self.bit_width_impl()
-        scale: Tensor = self.scaling_impl(x) / self.float_format.max_value
+        scale: Tensor = self.scaling_impl(x) / self._divisor
         return scale, self.zero_point_impl(x, scale, bit_width), bit_width
 
     def forward(self, x: Tensor) -> Quantized:
@@ -112,3 +116,11 @@ class FloatQuant(TensorQuant):
     def extra_repr(self) -> str:
         """The format and the rounding mode."""
         return f"{self.float_format}, rounding_mode={self.rounding_mode!r}"
+
+
+def _divisor(max_value: float, restriction: Restriction | None) -> float:
+    """What a threshold is divided by, so that the scale is what the restriction says."""
+    if not getattr(restriction, "power_of_two", False):
+        return max_value
+    assert restriction is not None
+    return float(restriction.of_threshold(torch.tensor(max_value, dtype=torch.float64, device="cpu")))
