@@ -174,3 +174,14 @@ def test_the_parts_of_a_recurrent_layer_are_told_apart() -> None:
     names = [row.name for row in sensitivity(model, batches()).layers]
     assert "head" in names
     assert any(name.startswith("layer.") for name in names)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_packed_sequences_are_one_input(layer: str) -> None:
+    torch.manual_seed(0)
+    model = LAYERS[layer](6, 8)
+    packed = [pack_sequence([torch.randn(n, 6) for n in (5, 2, 4)], enforce_sorted=False) for _ in range(2)]
+    report = qnn.calibrate(model, packed)
+    assert all(threshold.isfinite().all() and (threshold > 0).all() for threshold in report.thresholds.values())
+    assert list(correct_bias(model, packed).shifts)[0] == "bias_ih_l0"
+    assert qnn.summary(model, packed[0]).row("").macs == model.count_products(torch.zeros(11, 6))

@@ -11,9 +11,11 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from quant_core.errors import InputError
+from quant_nn.positional import positional
 
 Forward = Callable[[nn.Module, Any], Any]
 """How a batch is handed to a model."""
@@ -25,7 +27,7 @@ _ANY_NUMBER: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KE
 
 
 def run(model: nn.Module, batch: Any) -> Any:
-    """Call a model with a batch: a tensor; a tuple or list of arguments; a mapping of keywords.
+    """Call a model with a batch: a tensor or packed sequences; a tuple or list of arguments; a mapping of keywords.
 
     Of a tuple that has more elements than the model takes, such as images with their labels, the first ones are handed over.
 
@@ -47,13 +49,13 @@ def arguments(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, 
     """
     _check_devices(model, batch)
     parameters = inspect.signature(model.forward).parameters
-    args: tuple[Any, ...] = (batch,)
+    args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
     if isinstance(batch, Mapping):
         _check_keywords(model, parameters, batch)
-        args, kwargs = (), dict(batch)
-    elif isinstance(batch, (tuple, list)):
-        args = tuple(batch[: _most_arguments(parameters)])
+        kwargs = dict(batch)
+    else:
+        args = positional(tuple(batch) if isinstance(batch, list) else batch)[: _most_arguments(parameters)]
     _check_enough(model, parameters, args, kwargs)
     return args, kwargs
 
@@ -124,8 +126,8 @@ def _check_keywords(model: nn.Module, parameters: Parameters, batch: Mapping[str
 
 
 def _check_enough(model: nn.Module, parameters: Parameters, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    positional = [name for name, parameter in parameters.items() if parameter.kind in _POSITIONAL]
-    given = {*positional[: len(args)], *kwargs}
+    names = [name for name, parameter in parameters.items() if parameter.kind in _POSITIONAL]
+    given = {*names[: len(args)], *kwargs}
     for name, parameter in parameters.items():
         asked = parameter.default is parameter.empty and parameter.kind not in _ANY_NUMBER
         if asked and name not in given:
@@ -138,7 +140,9 @@ def _check_enough(model: nn.Module, parameters: Parameters, args: tuple[Any, ...
 
 
 def _check_devices(model: nn.Module, batch: Any) -> None:
-    found = {leaf.device for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor)}
+    leaves = pytree.tree_leaves(batch, is_leaf=lambda part: isinstance(part, PackedSequence))
+    # The lengths of packed sequences are on the CPU wherever these are.
+    found = {leaf.data.device for leaf in leaves if isinstance(leaf, Tensor | PackedSequence)}
     first = next(itertools.chain(model.parameters(), model.buffers()), None)
     if first is None or found <= {first.device}:
         return  # going through all parameters takes as long as a small model itself

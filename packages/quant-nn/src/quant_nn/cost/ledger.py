@@ -17,6 +17,7 @@ from quant_core.errors import InputError
 from quant_core.ops import ceil_ste
 from quant_core.proxies import QuantProxy
 from quant_core.tensor import QuantTensor
+from quant_nn.positional import positional
 from quant_nn.report.observing import Observed, Pass, observe
 from quant_nn.report.summarizing import multiplied
 from quant_nn.weight_layer import QuantWeightLayer
@@ -132,7 +133,7 @@ def _products(layer: nn.Module, call: Pass, owners: dict[int, QuantProxy], batch
 
 
 def _observed(model: nn.Module, inputs: Any) -> tuple[list[Observed], int]:
-    args = inputs if isinstance(inputs, tuple) else (inputs,)
+    args = positional(inputs)
     first = args[0] if args else None
     if not isinstance(first, Tensor | QuantTensor) or not first.dim():
         raise InputError(

@@ -15,6 +15,7 @@ from quant_core.errors import InputError, QuantError
 from quant_core.export.eval_mode import in_eval_mode
 from quant_core.proxies import QuantProxy
 from quant_core.tensor import QuantTensor
+from quant_nn.positional import positional
 from quant_nn.report.observing import Observed, Pass, Quantized, observe
 from quant_nn.report.quality import saturation, sqnr
 from quant_nn.report.rows import LayerRow, ModelReport
@@ -62,7 +63,7 @@ def summary(
             why="a tuple holds the positional inputs, and kwargs the others",
             fix="Write summary(model, (x, y)), or summary(model, (), {'input': x}); a list that is one input is ([x, y],).",
         )
-    args = inputs if isinstance(inputs, tuple) else (inputs,)
+    args = positional(inputs)
     if not args and not kwargs:
         raise InputError(
             "there are no inputs to run the model on",
