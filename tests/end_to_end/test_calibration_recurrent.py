@@ -183,5 +183,5 @@ def test_packed_sequences_are_one_input(layer: str) -> None:
     packed = [pack_sequence([torch.randn(n, 6) for n in (5, 2, 4)], enforce_sorted=False) for _ in range(2)]
     report = qnn.calibrate(model, packed)
     assert all(threshold.isfinite().all() and (threshold > 0).all() for threshold in report.thresholds.values())
-    assert list(correct_bias(model, packed).shifts)[0] == "bias_ih_l0"
+    assert "bias_ih_l0" in correct_bias(model, packed).shifts
     assert qnn.summary(model, packed[0]).row("").macs == model.count_products(torch.zeros(11, 6))
