@@ -333,8 +333,27 @@ class Counting(nn.Module):
         return x + self.seen
 
 
-def test_a_model_that_changes_its_state_is_refused_and_left_as_it_was() -> None:
-    model = nn.Sequential(Counting())
+class CountingThroughAView(Counting):
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.detach().reshape(1).add_(1)
+        return x + self.seen
+
+
+class AddingInPlace(Counting):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        y += self.seen
+        return y
+
+
+def test_state_that_is_only_read_is_not_changed() -> None:
+    x = torch.ones(2)
+    assert torch.equal(capture(AddingInPlace(), (x,)).run(x), 2 * x)
+
+
+@pytest.mark.parametrize("kind", [Counting, CountingThroughAView])
+def test_a_model_that_changes_its_state_is_refused_and_left_as_it_was(kind: type[Counting]) -> None:
+    model = nn.Sequential(kind())
     with pytest.raises(CaptureError) as caught:
         capture(model, (torch.ones(2),))
     assert str(caught.value) == (

@@ -19,7 +19,7 @@ from quant_core.export.builder import constant_inputs
 from quant_core.export.decompose import decompose, registered_decompositions
 from quant_core.export.eval_mode import in_eval_mode
 from quant_core.export.fold import HARMLESS, fold
-from quant_core.export.out_of_place import out_of_place
+from quant_core.export.out_of_place import changed_operands, memory_of, out_of_place
 from quant_core.export.program import Program
 from quant_core.export.provenance import map_modules
 from quant_core.export.quiet import quiet
@@ -155,18 +155,21 @@ def _shapes(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
 def _refuse_mutation(exported: ExportedProgram, model: nn.Module) -> None:
     """A forward that changes buffers has no program that computes the same each time."""
     names = constant_inputs(exported)
+    stored = [node for node in exported.graph.nodes if node.op == "placeholder" and node.name in names]
+    held = {
+        memory: names[node.name] for node in stored for memory in memory_of(node)
+    }  # a view of it changes it as well
     for node in exported.graph.nodes:
-        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        if node.target in HARMLESS:
             continue
-        if node.target._schema.is_mutable and node.target not in HARMLESS:
-            changed = next((used for used in node.all_input_nodes if used.name in names), None)
-            if changed is not None and ".lifted_tensor_" not in f".{names[changed.name]}":
-                raise CaptureError(
-                    f"the model changes {names[changed.name]!r} when it is called",
-                    where=type(model).__name__,
-                    why=f"{node.target} writes into it, so that a second call would compute something else",
-                    fix="Keep the state out of the exported part, or change it in training mode only.",
-                )
+        changed = [held[memory] for used in changed_operands(node) for memory in memory_of(used) if memory in held]
+        if changed and ".lifted_tensor_" not in f".{changed[0]}":
+            raise CaptureError(
+                f"the model changes {changed[0]!r} when it is called",
+                where=type(model).__name__,
+                why=f"{node.target} writes into it, so that a second call would compute something else",
+                fix="Keep the state out of the exported part, or change it in training mode only.",
+            )
 
 
 def _refuse_running_delay(model: nn.Module) -> None:

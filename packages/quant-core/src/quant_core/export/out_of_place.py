@@ -44,6 +44,17 @@ def is_in_place(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
+def changed_operands(node: fx.Node) -> list[fx.Node]:
+    """The operands into which an operation writes."""
+    if not is_in_place(node):
+        return []
+    target: Any = node.target
+    places = enumerate(target._schema.arguments)
+    written = [(place, one.name) for place, one in places if one.alias_info is not None and one.alias_info.is_write]
+    given = [node.args[place] if place < len(node.args) else node.kwargs.get(name) for place, name in written]
+    return [leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, fx.Node)]
+
+
 def _counterpart(node: fx.Node) -> Any:
     """The operation that gives what this one writes into its first operand; ``None`` where there is none."""
     op: Any = node.target
@@ -64,12 +75,13 @@ def _by_memory(graph: fx.Graph) -> Mapping[Any, list[fx.Node]]:
     """The nodes that hold each piece of memory."""
     found: dict[Any, list[fx.Node]] = defaultdict(list)
     for node in graph.nodes:
-        for memory in _memory(node):
+        for memory in memory_of(node):
             found[memory].append(node)
     return found
 
 
-def _memory(node: fx.Node) -> set[Any]:
+def memory_of(node: fx.Node) -> set[Any]:
+    """What tells whether two nodes share memory: the storages of the tensors that one gives."""
     while is_identity(node):  # gives its operand itself, which the tensors without data do not show of a dropout
         node = node.all_input_nodes[0]
     leaves = pytree.tree_leaves(node.meta.get("val"))
@@ -79,5 +91,5 @@ def _memory(node: fx.Node) -> set[Any]:
 def _is_read_elsewhere(node: fx.Node, sharing: Mapping[Any, list[fx.Node]], order: Mapping[fx.Node, int]) -> bool:
     """Whether the memory that a node changes is read afterwards through something else that was there before it."""
     changed: Any = node.args[0]
-    others = {other for memory in _memory(changed) for other in sharing[memory] if order[other] < order[node]}
+    others = {other for memory in memory_of(changed) for other in sharing[memory] if order[other] < order[node]}
     return any(order[user] > order[node] for other in others - {changed} for user in other.users)
