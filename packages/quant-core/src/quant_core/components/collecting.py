@@ -159,7 +159,8 @@ def check_momentum(name: str, momentum: float | None) -> None:
     Raises:
         ConfigurationError: when it does not.
     """
-    if momentum is not None and not 0 < momentum <= 1:
+    number = isinstance(momentum, int | float) and not isinstance(momentum, bool)
+    if momentum is not None and not (number and 0 < momentum <= 1):
         raise ConfigurationError(
             f"{name}={momentum!r} is out of range",
             why="the weight of the current step lies above 0 and at most at 1",

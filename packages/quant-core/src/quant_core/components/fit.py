@@ -9,8 +9,13 @@ from quant_core.ops.shapes import broadcasts_to
 from quant_core.tracing import is_composed
 
 
-def check_fits(x: Tensor, scale: Tensor) -> None:
+def check_fits(x: Tensor, scale: Tensor, what: str = "scale") -> None:
     """A scale may be broadcast to the tensor, never the tensor to the scale; and the tensor holds floats.
+
+    Args:
+        x: the tensor.
+        scale: its scale, or its zero-point.
+        what: which of both it is, for messages.
 
     Raises:
         InputError: when it cannot, or does not.
@@ -26,8 +31,8 @@ def check_fits(x: Tensor, scale: Tensor) -> None:
         )
     if not broadcasts_to(scale.shape, x.shape):
         raise InputError(
-            f"a scale of shape {tuple(scale.shape)} does not fit a tensor of shape {tuple(x.shape)}",
-            why="each axis of the scale is 1 or the size of the tensor's axis, counted from the last",
+            f"a {what} of shape {tuple(scale.shape)} does not fit a tensor of shape {tuple(x.shape)}",
+            why=f"each axis of the {what} is 1 or the size of the tensor's axis, counted from the last",
             fix="Check which axis holds the channels: (1, C, 1, 1) for images, (1, C) after a linear layer.",
         )
 

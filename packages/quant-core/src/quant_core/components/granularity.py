@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 from torch import Tensor
 
@@ -155,16 +157,34 @@ class PerGroup:
 Granularity = PerTensor | PerChannel | PerGroup
 
 
+def is_per_channel(scaling_per_output_channel: bool) -> bool:
+    """Return whether there is a scale for each channel, when that is a yes or no.
+
+    Raises:
+        ConfigurationError: when it is something else, such as a word.
+
+    >>> is_per_channel(True)
+    True
+    """
+    if not isinstance(scaling_per_output_channel, bool):
+        raise ConfigurationError(
+            f"scaling_per_output_channel={scaling_per_output_channel!r} is neither True nor False",
+            why="there is one scale for each channel, or one for the tensor",
+            fix='Set it to True or False, or use the words scaling_per_output="channel" and "tensor".',
+        )
+    return scaling_per_output_channel
+
+
 def granularity_of(scale_shape: Sequence[int]) -> Granularity:
     """The granularity that a scale of this shape has; as it is broadcast, its axes are counted from the last.
 
     Raises:
-        ConfigurationError: when more than one axis is larger than 1.
+        ConfigurationError: when it is no shape, or more than one axis is larger than 1.
 
     >>> granularity_of(()), granularity_of((1, 16, 1, 1))
     (PerTensor(), PerChannel(axis=-3))
     """
-    shape = tuple(scale_shape)
+    shape = _checked_shape(scale_shape)
     if all(size == 1 for size in shape):
         return PerTensor()
     axes = [index for index, size in enumerate(shape) if size != 1]
@@ -175,3 +195,14 @@ def granularity_of(scale_shape: Sequence[int]) -> Granularity:
             fix="Use () per tensor or, for example, (1, channels, 1, 1) per channel.",
         )
     return PerChannel(axes[0] - len(shape))
+
+
+def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    sizes: tuple[Any, ...] = tuple(shape) if isinstance(shape, Sequence) else (None,)
+    if all(isinstance(size, Integral) and not isinstance(size, bool) and int(size) >= 1 for size in sizes):
+        return tuple(int(size) for size in sizes)
+    raise ConfigurationError(
+        f"{shape!r} is not the shape of a scale",
+        why="it has one size for each axis of the tensor, counted from the last: whole numbers, at least 1",
+        fix="Use () per tensor or, for example, (1, channels, 1, 1) per channel.",
+    )

@@ -16,8 +16,9 @@ from quant_core.export.grid import grids
 from quant_core.export.landing import landings
 from quant_core.export.lower import lower
 from quant_core.export.pipeline import Exported, compare, export
-from quant_core.export.program import Program, Quantizer, is_quantizer
+from quant_core.export.program import Program, is_quantizer
 from quant_core.export.provenance import Provenance
+from quant_core.export.quantizer import Quantizer
 from quant_core.export.signature import CallSignature
 from quant_core.export.spec import verify_spec
 from quant_core.export.trace import Trace, TraceRow

@@ -11,7 +11,8 @@ from quant_core.export.assertions import ASSERTIONS
 from quant_core.export.check_report import CheckReport, Note, Refusal
 from quant_core.export.options import check_options, read_by
 from quant_core.export.out_of_place import is_in_place
-from quant_core.export.program import Program, Quantizer, is_quantizer
+from quant_core.export.program import Program, is_quantizer
+from quant_core.export.quantizer import Quantizer
 from quant_core.ops.loop import LOOP_INPUT, LOOP_OPS
 from quant_core.ops.recurrent import STANDS_FOR
 from quant_core.plugins import Capabilities, QuantSupport, Registry, Target, load_attribute, registry

@@ -12,7 +12,8 @@ from typing import Final
 import torch
 from torch import fx
 
-from quant_core.export.program import Program, Quantizer
+from quant_core.export.program import Program
+from quant_core.export.quantizer import Quantizer
 
 _aten = torch.ops.aten
 

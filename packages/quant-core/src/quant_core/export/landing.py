@@ -9,7 +9,8 @@ from torch import fx
 
 from quant_core.export.assertions import ASSERTIONS
 from quant_core.export.grid import keeps_grid, same_grid
-from quant_core.export.program import Program, Quantizer
+from quant_core.export.program import Program
+from quant_core.export.quantizer import Quantizer
 
 
 def landings(program: Program) -> Mapping[str, Quantizer]:

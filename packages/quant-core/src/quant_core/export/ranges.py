@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quant_core.export.program import Quantizer
+from quant_core.export.quantizer import Quantizer
 from quant_core.ops.integer import integer_range
 
 

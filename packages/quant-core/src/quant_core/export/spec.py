@@ -11,7 +11,8 @@ from typing import Final
 import torch
 
 from quant_core.errors import SpecError
-from quant_core.export.program import Program, Quantizer
+from quant_core.export.program import Program
+from quant_core.export.quantizer import Quantizer
 from quant_core.ops import ROUNDING_MODES, integer_range
 from quant_core.ops.minifloat import fake_float
 from quant_core.ops.shapes import broadcasts_to

@@ -17,7 +17,8 @@ from torch import Tensor, fx
 
 from quant_core.errors import ArtifactError
 from quant_core.export.loops import LoopInterpreter
-from quant_core.export.program import Program, Quantizer, is_quantizer
+from quant_core.export.program import Program, is_quantizer
+from quant_core.export.quantizer import Quantizer
 
 _TIE_DISTANCE: Final = 1e-3
 _TIE_RELATIVE: Final = 1e-5

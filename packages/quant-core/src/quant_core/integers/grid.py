@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quant_core.export.program import Quantizer
+from quant_core.export.quantizer import Quantizer
 
 
 def grid_of(quantizer: Quantizer) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import fx
 
-from quant_core.export.program import Quantizer
+from quant_core.export.quantizer import Quantizer
 from quant_core.export.ranges import bounds
 from quant_core.integers.bench import Bench, Cannot, Pending, reference
 from quant_core.integers.grid import bits_of, grid_of

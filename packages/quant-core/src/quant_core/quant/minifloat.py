@@ -17,6 +17,7 @@ from quant_core.components import (
     StatsFromParameterScaling,
     granularity_of,
 )
+from quant_core.components.granularity import is_per_channel
 from quant_core.inject import Injector, this, value
 from quant_core.ops import ClampGradient
 from quant_core.proxies import ActQuantProxyFromInjector, WeightQuantProxyFromInjector
@@ -95,7 +96,7 @@ class Fp8e4m3ActPerTensorFloat(Injector):
     @value
     def scaling_shape(scaling_per_output_channel: bool) -> Any:
         """``()`` per tensor; the given shape, for example ``(1, C, 1, 1)``, per channel."""
-        return this.per_channel_broadcastable_shape if scaling_per_output_channel else ()
+        return this.per_channel_broadcastable_shape if is_per_channel(scaling_per_output_channel) else ()
 
     @value
     def granularity(scaling_shape: tuple[int, ...]) -> Granularity:

@@ -16,6 +16,7 @@ from quant_core.components import (
     StatsFromParameterScaling,
     ZeroZeroPoint,
 )
+from quant_core.components.granularity import is_per_channel
 from quant_core.inject import Injector, value
 from quant_core.ops import ClampGradient
 from quant_core.proxies import WeightQuantProxyFromInjector
@@ -55,7 +56,7 @@ class Int8WeightPerTensorFloat(Injector):
         """Per tensor, per output channel of the layer, or per group of its input channels."""
         if group_size is not None:
             return PerGroup(group_size, 1 - output_channel_dim)
-        return PerChannel(output_channel_dim) if scaling_per_output_channel else PerTensor()
+        return PerChannel(output_channel_dim) if is_per_channel(scaling_per_output_channel) else PerTensor()
 
     @value
     def clamp_gradient(bit_width_impl: BitWidth, scaling_impl: Any) -> ClampGradient:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from quant_core.components import Granularity, PerChannel, PerGroup, PerTensor
+from quant_core.components.granularity import is_per_channel
 from quant_core.errors import ConfigurationError
 from quant_core.inject import this, value
 
@@ -51,7 +52,7 @@ def weight_granularity(scaling_per_output_channel: bool, output_channel_dim: int
     >>> weight_granularity.function(scaling_per_output_channel=True, output_channel_dim=0)
     PerChannel(axis=0)
     """
-    return PerChannel(output_channel_dim) if scaling_per_output_channel else PerTensor()
+    return PerChannel(output_channel_dim) if is_per_channel(scaling_per_output_channel) else PerTensor()
 
 
 @value

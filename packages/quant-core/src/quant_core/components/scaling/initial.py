@@ -32,7 +32,10 @@ def initial_threshold(
     >>> initial_threshold(0.5, (1, 2)), initial_threshold(0.5, None, PerChannel(0), nn.Linear(3, 2)).shape
     (tensor([[0.5000, 0.5000]]), torch.Size([2, 1]))
     """
-    init = torch.as_tensor(scaling_init, dtype=torch.get_default_dtype()).detach().clone()
+    try:
+        init = torch.as_tensor(scaling_init, dtype=torch.get_default_dtype()).detach().clone()
+    except (TypeError, ValueError, RuntimeError):  # of texts, None, and lists of lists of different lengths
+        init = torch.tensor(0.0, device="cpu")
     if not init.is_meta and not bool(torch.all(torch.isfinite(init) & (init > 0))):
         raise ConfigurationError(
             f"scaling_init={scaling_init!r} is not a scale",

@@ -144,7 +144,7 @@ class PercentileInterval(Statistic):
 
 
 def _checked_high(q: float, alternative: str) -> float:
-    if not 0 < q <= 100:
+    if not _is_number(q) or not 0 < q <= 100:
         raise ConfigurationError(
             f"high_percentile_q={q!r} is not a percentile",
             why="a percentile lies above 0 and at most at 100",
@@ -154,10 +154,14 @@ def _checked_high(q: float, alternative: str) -> float:
 
 
 def _checked_low(q: float) -> float:
-    if not 0 <= q < 100:
+    if not _is_number(q) or not 0 <= q < 100:
         raise ConfigurationError(
             f"low_percentile_q={q!r} is not a percentile",
             why="a low percentile lies at 0 or above, and below 100",
             fix="Use 0.001 to leave out outliers, or NegativeMinOrZero for the smallest value.",
         )
     return q
+
+
+def _is_number(q: object) -> bool:
+    return isinstance(q, int | float) and not isinstance(q, bool)

@@ -9,7 +9,7 @@ from quant_core.components.delay import QuantDelay
 from quant_core.components.fit import check_fits
 from quant_core.components.int_scaling import int_scaling_for
 from quant_core.components.tensor_quant.base import Quantized, TensorQuant
-from quant_core.components.tensor_quant.integer_options import check_integer, check_one_rounding
+from quant_core.components.tensor_quant.integer_options import check_clamp_gradient, check_integer, check_one_rounding
 from quant_core.components.zero_point import ZeroZeroPoint
 from quant_core.ops import ClampGradient, quantize_composed, quantize_decoupled
 from quant_core.ops.rounding import check_rounding_mode
@@ -61,7 +61,7 @@ class DecoupledIntQuant(TensorQuant):
         int_scaling_impl: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        check_integer(bit_width_impl, signed)
+        check_integer(bit_width_impl, signed, narrow_range)
         check_one_rounding(rounding_mode, rounding_impl)
         self.pre_scaling_impl = pre_scaling_impl
         self.scaling_impl = scaling_impl
@@ -74,7 +74,7 @@ class DecoupledIntQuant(TensorQuant):
         self.symmetric = self.zero_on_grid = True
         self.rounding_mode = check_rounding_mode(rounding_mode)
         self.rounding_impl = rounding_impl
-        self.clamp_gradient: ClampGradient = clamp_gradient
+        self.clamp_gradient = check_clamp_gradient(clamp_gradient)
         self.delay = QuantDelay(quant_delay_steps)
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,7 +12,7 @@ from quant_core.components.granularity import PerGroup
 from quant_core.components.int_scaling import IntScaling, int_scaling_for
 from quant_core.components.tensor_quant.base import Quantized, TensorQuant
 from quant_core.components.tensor_quant.fused import FusedQuant, fused_quant
-from quant_core.components.tensor_quant.integer_options import check_integer, check_one_rounding
+from quant_core.components.tensor_quant.integer_options import check_clamp_gradient, check_integer, check_one_rounding
 from quant_core.components.zero_point import ConstZeroPoint, ZeroPoint, ZeroZeroPoint
 from quant_core.errors import ConfigurationError
 from quant_core.ops import ClampGradient, integer_range, quantize_composed, quantize_int, rounding_ste
@@ -64,7 +64,7 @@ class IntQuant(TensorQuant):
         int_scaling_impl: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        check_integer(bit_width_impl, signed)
+        check_integer(bit_width_impl, signed, narrow_range)
         check_one_rounding(rounding_mode, rounding_impl)
         self.scaling_impl = scaling_impl
         self.bit_width_impl = bit_width_impl
@@ -78,7 +78,7 @@ class IntQuant(TensorQuant):
         self.narrow_range = narrow_range
         self.rounding_mode = check_rounding_mode(rounding_mode)
         self.rounding_impl = rounding_impl
-        self.clamp_gradient: ClampGradient = clamp_gradient
+        self.clamp_gradient = check_clamp_gradient(clamp_gradient)
         self._check_zero_point()
         self.delay = QuantDelay(quant_delay_steps)
         self.symmetric = self.zero_point_impl.constant == 0
@@ -106,6 +106,8 @@ class IntQuant(TensorQuant):
         scale, zero_point, bit_width = self.grid(x)
         check_fits(x, scale)
         zero = zero_point if self.zero_point_impl.constant is None else self.zero_point_impl.constant
+        if zero is zero_point:
+            check_fits(x, zero_point, "zero-point")
         if self.rounding_impl is not None or not self.bit_width_impl.whole:
             value = self._compose(torch.relu(x) if rectify else x, scale, zero, bit_width)
             return self.delay(x, value), scale, zero_point, bit_width

@@ -13,6 +13,7 @@ from quant_core.components.fit import check_fits
 from quant_core.components.granularity import PerGroup
 from quant_core.components.restriction import Restriction
 from quant_core.components.tensor_quant.base import Quantized, TensorQuant
+from quant_core.components.tensor_quant.integer_options import check_clamp_gradient
 from quant_core.components.zero_point import ZeroZeroPoint
 from quant_core.errors import ConfigurationError
 from quant_core.ops import ClampGradient, FloatFormat, quantize_float
@@ -95,7 +96,7 @@ class FloatQuant(TensorQuant):
         self.zero_point_impl = ZeroZeroPoint()
         self.signed = self.symmetric = self.zero_on_grid = True
         self.rounding_mode = check_rounding_mode(rounding_mode)
-        self.clamp_gradient: ClampGradient = clamp_gradient
+        self.clamp_gradient = check_clamp_gradient(clamp_gradient)
         self.delay = QuantDelay(quant_delay_steps)
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,7 +10,7 @@ from quant_core.components.fit import check_fits
 from quant_core.components.pre_scaling import AccumulatorAwarePreScaling, InputGrid, PreScaling
 from quant_core.components.scaling import Scaling
 from quant_core.components.tensor_quant.base import Quantized, TensorQuant
-from quant_core.components.tensor_quant.integer_options import check_integer
+from quant_core.components.tensor_quant.integer_options import check_clamp_gradient, check_integer
 from quant_core.components.zero_point import ZeroZeroPoint
 from quant_core.errors import InputError
 from quant_core.ops import ClampGradient, quantize_decoupled
@@ -51,7 +51,7 @@ class WeightNormIntQuant(TensorQuant):
         quant_delay_steps: int = 0,
     ) -> None:
         super().__init__()
-        check_integer(bit_width_impl, signed)
+        check_integer(bit_width_impl, signed, narrow_range)
         self.scaling_impl = scaling_impl
         self.pre_scaling_impl = pre_scaling_impl
         self.takes_input = pre_scaling_impl.takes_input
@@ -61,7 +61,7 @@ class WeightNormIntQuant(TensorQuant):
         self.narrow_range = narrow_range
         self.symmetric = self.zero_on_grid = True
         self.rounding_mode = check_rounding_mode(rounding_mode)
-        self.clamp_gradient: ClampGradient = clamp_gradient
+        self.clamp_gradient = check_clamp_gradient(clamp_gradient)
         self.delay = QuantDelay(quant_delay_steps)
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ from quant_core.components.bit_width import BitWidth
 from quant_core.components.delay import QuantDelay
 from quant_core.components.fit import check_fits
 from quant_core.components.tensor_quant.base import Quantized, TensorQuant
-from quant_core.components.tensor_quant.integer_options import check_integer
+from quant_core.components.tensor_quant.integer_options import check_clamp_gradient, check_integer
 from quant_core.components.zero_point import ZeroZeroPoint
 from quant_core.ops import ClampGradient, quantize_int
 from quant_core.ops.rounding import check_rounding_mode
@@ -46,14 +46,14 @@ class PrescaledIntQuant(TensorQuant):
         quant_delay_steps: int = 0,
     ) -> None:
         super().__init__()
-        check_integer(bit_width_impl, signed)
+        check_integer(bit_width_impl, signed, narrow_range)
         self.bit_width_impl = bit_width_impl
         self.zero_point_impl = ZeroZeroPoint()
         self.symmetric = self.zero_on_grid = True
         self.signed = signed
         self.narrow_range = narrow_range
         self.rounding_mode = check_rounding_mode(rounding_mode)
-        self.clamp_gradient: ClampGradient = clamp_gradient
+        self.clamp_gradient = check_clamp_gradient(clamp_gradient)
         self.delay = QuantDelay(quant_delay_steps)
 
     def forward(self, x: Tensor, scale: Tensor) -> Quantized:

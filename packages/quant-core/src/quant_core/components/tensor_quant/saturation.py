@@ -9,6 +9,7 @@ from quant_core.components.bit_width import BitWidth, RelativeBitWidth, bit_widt
 from quant_core.components.delay import QuantDelay
 from quant_core.components.tensor_quant.accumulator import AccumulatorQuant, check_accumulator_bits
 from quant_core.components.tensor_quant.base import Quantized
+from quant_core.components.tensor_quant.integer_options import check_narrow_range
 from quant_core.ops import quantize_composed
 
 
@@ -38,6 +39,7 @@ class ClampIntQuant(AccumulatorQuant):
     ) -> None:
         super().__init__()
         check_accumulator_bits(bit_width_impl)
+        check_narrow_range(narrow_range)
         self.bit_width_impl = bit_width_impl
         self.narrow_range = narrow_range
         self.delay = QuantDelay(quant_delay_steps)

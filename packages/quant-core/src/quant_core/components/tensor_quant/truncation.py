@@ -9,6 +9,7 @@ from quant_core.components.bit_width import BitWidth, RelativeBitWidth, bit_widt
 from quant_core.components.delay import QuantDelay
 from quant_core.components.tensor_quant.accumulator import AccumulatorQuant, check_accumulator_bits
 from quant_core.components.tensor_quant.base import Quantized
+from quant_core.components.tensor_quant.integer_options import check_narrow_range
 from quant_core.components.trunc_scaling import TruncMsbScaling, TruncScaling
 from quant_core.ops import quantize_trunc
 from quant_core.ops.rounding import check_rounding_mode
@@ -45,6 +46,7 @@ class TruncIntQuant(AccumulatorQuant):
     ) -> None:
         super().__init__()
         check_accumulator_bits(bit_width_impl)
+        check_narrow_range(narrow_range)
         self.bit_width_impl = bit_width_impl
         self.trunc_scaling_impl = TruncMsbScaling() if trunc_scaling_impl is None else trunc_scaling_impl
         self.rounding_mode = check_rounding_mode(rounding_mode)
