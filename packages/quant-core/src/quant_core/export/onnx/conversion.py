@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 
 from quant_core.errors import UnsupportedError
 from quant_core.export.onnx.coupled_gates import couple_gates
+from quant_core.export.onnx.divisors import write_out_divisors
 from quant_core.export.onnx.external_data import take_out
 from quant_core.export.onnx.moved_weights import move_into_weights
 from quant_core.export.onnx.naming import MARK, ORIGIN, tidy
@@ -104,6 +105,7 @@ def to_onnx(
             or none in that version; names all of them.
     """
     _check_outputs(program, target)
+    exported = write_out_divisors(exported, target)
     translations = {**loop_translations(), **recurrent_translations(max(opset, OLDEST_WRITTEN)), **translations}
 
     def attempt(table: Mapping[Any, Translation]) -> Any:
