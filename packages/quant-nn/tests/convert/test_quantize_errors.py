@@ -161,7 +161,7 @@ def test_an_unknown_quantizer_and_an_unknown_layer() -> None:
         "unknown quantizer 'Int8WeightPerChanelFloat'",
         "at head, by rule 1",
         "weight_quant is the name of a registered quantizer, 'package.module:attribute', or 'none'",
-        "Did you mean 'Int8WeightPerChannelFloat' or 'Int8WeightPerChannelFloatMSE' or 'Int8WeightPerChannelFloatDecoupled'?",
+        "Did you mean 'Int8WeightPerChannelFloat' or 'Int8WeightPerChannelFloatMSE' or 'Int8WeightPerChannelFloatHQO'?",
     ]
     assert refused(UnknownNameError, Net(), [Rule(types="Linear", layer="QuantLinaer")]) == [
         "unknown layer 'QuantLinaer'",
