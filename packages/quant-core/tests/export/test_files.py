@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,26 @@ def refused(path: Path) -> str:
         write_atomically(path, b"new")
     assert str(writing.value) == str(before.value)
     return str(before.value)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A directory that every user can reach and write to; those of pytest are closed to others."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def plain_user() -> Iterator[None]:
+    """Within the block permissions hold; for the administrator they do not."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 def interrupt(*args: object) -> None:
@@ -43,6 +66,39 @@ def test_a_file_is_as_accessible_as_any_new_one(tmp_path: Path) -> None:
     write_atomically(ours, b"")
     plain.write_bytes(b"")
     assert ours.stat().st_mode == plain.stat().st_mode
+
+
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    write_atomically(path, b"new")
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"new", 0o640)
+
+
+def test_a_directory_that_is_not_writable(folder: Path) -> None:
+    folder.chmod(0o555)
+    with plain_user():
+        assert refused(folder / "net.onnx") == (
+            "cannot write 'net.onnx'\n"
+            f"  at {folder / 'net.onnx'}\n"
+            f"  {folder} is not writable for this user\n"
+            "  Choose another directory, or change its permissions."
+        )
+
+
+def test_a_file_that_is_read_only(folder: Path) -> None:
+    path = folder / "net.onnx"
+    path.write_bytes(b"old")
+    path.chmod(0o444)
+    with plain_user():
+        assert refused(path) == (
+            "cannot write 'net.onnx'\n"
+            f"  at {path}\n"
+            "  it is read-only for this user\n"
+            "  Give another file name, or change its permissions."
+        )
+    assert path.read_bytes() == b"old"
 
 
 def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path: Path) -> None:

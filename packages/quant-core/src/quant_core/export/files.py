@@ -25,8 +25,8 @@ def check_writable(path: Path) -> None:
     """Find out before any work whether a file can be written there; a symbolic link stands for the file that it leads to.
 
     Raises:
-        ArtifactError: when the directory does not exist or cannot be written to, or the path is a directory, a pipe, a socket or
-            a device.
+        ArtifactError: when the directory does not exist or cannot be written to, or the path is a directory, a pipe, a socket, a
+            device or a file that is read-only.
     """
     real = _real(path)
     parent = real.parent
@@ -39,8 +39,10 @@ def check_writable(path: Path) -> None:
         reason, fix = f"it is {kind}, which a file cannot replace", "Give the name of a regular file, or of a new one."
     elif not os.path.isdir(parent):
         reason, fix = f"{parent} is not a directory", f"Create it first: mkdir -p {parent}"
-    elif not os.access(parent, os.W_OK):
+    elif not _may_write(parent):
         reason, fix = f"{parent} is not writable for this user", "Choose another directory, or change its permissions."
+    elif os.path.exists(real) and not _may_write(real):
+        reason, fix = "it is read-only for this user", "Give another file name, or change its permissions."
     else:
         return
     raise ArtifactError(f"cannot write {path.name or str(path)!r}", where=str(path), why=reason, fix=fix)
@@ -49,7 +51,8 @@ def check_writable(path: Path) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` in one step: a reader finds the old file or the new one, and a failure leaves the old one.
 
-    A symbolic link stays, and the file that it leads to is written. Nothing else is left behind, also when the user interrupts.
+    A symbolic link stays, and the file that it leads to is written; a file that is replaced keeps its permissions. Nothing else is
+    left behind, also when the user interrupts.
 
     Raises:
         ArtifactError: when the file cannot be written.
@@ -92,12 +95,16 @@ def _write_beside(real: Path, content: bytes, temporaries: dict[Path, str]) -> N
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-    os.chmod(temporaries[real], 0o666 & ~_umask())
+    os.chmod(temporaries[real], stat.S_IMODE(os.stat(real).st_mode) if os.path.exists(real) else 0o666 & ~_umask())
 
 
 def _real(path: Path) -> Path:
     """The file that is written: a path as it was given, unless it is a symbolic link."""
     return Path(os.path.realpath(path)) if os.path.islink(path) else path
+
+
+def _may_write(place: Path) -> bool:
+    return os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _umask() -> int:
