@@ -105,7 +105,7 @@ def to_onnx(
             or none in that version; names all of them.
     """
     _check_outputs(program, target)
-    exported = write_out_divisors(exported, target)
+    exported = write_out_divisors(program, exported, target)
     translations = {**loop_translations(), **recurrent_translations(max(opset, OLDEST_WRITTEN)), **translations}
 
     def attempt(table: Mapping[Any, Translation]) -> Any:

@@ -15,12 +15,13 @@ from torch.export import ExportedProgram
 from quant_core.errors import UnsupportedError
 from quant_core.export.arguments import arguments, each
 from quant_core.export.builder import ProgramBuilder, constant_inputs, constant_value
+from quant_core.export.program import Program
 
 _ATEN = torch.ops.aten
 _AXES: Final = {_ATEN.avg_pool2d.default: 2, _ATEN.avg_pool3d.default: 3}
 
 
-def write_out_divisors(exported: ExportedProgram, target: str) -> ExportedProgram:
+def write_out_divisors(program: Program, exported: ExportedProgram, target: str) -> ExportedProgram:
     """Build a new program in which average pools divide by the number of their elements; the given one is left as it is.
 
     Raises:
@@ -34,7 +35,7 @@ def write_out_divisors(exported: ExportedProgram, target: str) -> ExportedProgra
         if node.op == "placeholder" and node.name in names:
             builder.new[node] = builder.constant(names[node.name], constant_value(exported, names[node.name]))
         elif node in pools:
-            _write_out(builder, node, target)
+            _write_out(builder, node, program, target)
         elif node.op not in ("placeholder", "output"):
             builder.copy(node)
     return builder.finish()
@@ -44,14 +45,22 @@ def _divisor(pool: fx.Node) -> Any:
     return arguments(pool)["divisor_override"]
 
 
-def _write_out(builder: ProgramBuilder, pool: fx.Node, target: str) -> None:
-    operation, given = pool.target, arguments(pool)
+def _write_out(builder: ProgramBuilder, pool: fx.Node, program: Program, target: str) -> None:
+    operation: Any = pool.target
+    given = arguments(pool)
     kernel = each(given["kernel_size"], _AXES[operation])
     stride = each(given["stride"], len(kernel)) if given["stride"] else kernel
     padding = each(given["padding"], len(kernel))
     source = builder.new[given["self"]]
     if given["ceil_mode"]:
-        zeros = _beyond_the_edge(pool, target, kernel, stride, padding)
+        zeros = _beyond_the_edge(pool, kernel, stride, padding)
+        if zeros is None:
+            raise UnsupportedError(
+                f"target {target!r} cannot lower {pool.target} with divisor_override and ceil_mode",
+                where=str(program.where(pool)),
+                why="the size of its input varies, and with it how many zeros the last windows hold",
+                fix="Leave ceil_mode out, or export for a fixed size.",
+            )
         value = _ATEN.constant_pad_nd.default(source.meta["val"], zeros)
         source = builder.call(_ATEN.constant_pad_nd.default, (source, zeros), like=pool, name=f"{pool.name}_padded")
         source.meta["val"] = value
@@ -59,17 +68,12 @@ def _write_out(builder: ProgramBuilder, pool: fx.Node, target: str) -> None:
     builder.replace(pool, _ATEN.mul.Tensor, (mean, math.prod(kernel) / given["divisor_override"]), {})
 
 
-def _beyond_the_edge(pool: fx.Node, target: str, kernel: list[int], stride: list[int], padding: list[int]) -> list[int]:
-    """How far the last window of each axis reaches beyond the padded input, as ``constant_pad_nd`` takes it."""
+def _beyond_the_edge(pool: fx.Node, kernel: list[int], stride: list[int], padding: list[int]) -> list[int] | None:
+    """How far the last window reaches beyond the padded input, as ``constant_pad_nd`` takes it; ``None`` where sizes vary."""
     source: Any = pool.args[0]
     sizes, windows = (node.meta["val"].shape[-len(kernel) :] for node in (source, pool))
     if not all(isinstance(size, int) for size in (*sizes, *windows)):
-        raise UnsupportedError(
-            f"target {target!r} cannot lower {pool.target} with divisor_override and ceil_mode on an input of varying size",
-            where=pool.name,
-            why="how many zeros the last window holds depends on the size",
-            fix="Leave ceil_mode out, or export for a fixed size.",
-        )
+        return None
     zeros = [
         max(0, (count - 1) * step + width - size - 2 * edge)
         for count, step, width, size, edge in zip(windows, stride, kernel, sizes, padding, strict=True)
