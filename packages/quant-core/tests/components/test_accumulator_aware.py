@@ -189,6 +189,18 @@ def test_the_length_stays_what_was_learned_however_the_weight_grows() -> None:
 
 
 @pytest.mark.parametrize("quantizer", [A2Q, A2Q_PLUS, Int8WeightNormL2PerChannelFixedPoint])
+@pytest.mark.parametrize("worst", [float("inf"), float("nan")])
+def test_a_weight_that_is_not_finite_is_told_with_its_layer(quantizer: Any, worst: float) -> None:
+    known = {} if quantizer is Int8WeightNormL2PerChannelFixedPoint else {"input_bit_width": 4, "input_signed": False}
+    layer = Layer(quantizer.let(**known), weights("normal", 0, 40))
+    with torch.no_grad():
+        layer.weight[1, 3] = worst
+    with pytest.raises(InputError) as caught:
+        layer.weight_quant(layer.weight)
+    assert str(caught.value).startswith("the weight has no finite statistic\n  at Layer\n")
+
+
+@pytest.mark.parametrize("quantizer", [A2Q, A2Q_PLUS, Int8WeightNormL2PerChannelFixedPoint])
 def test_everything_learns_and_zero_weights_give_no_nan(quantizer: Any) -> None:
     for weight in (weights("normal", 0, 40), torch.zeros(3, 40)):
         known = (

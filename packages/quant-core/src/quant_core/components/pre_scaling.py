@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from quant_core.components.stats import Statistic
+from quant_core.components.stats import Statistic, check_finite_at_each_step
 from quant_core.errors import ConfigurationError
 from quant_core.ops import clamp_min_ste
 
@@ -62,13 +62,22 @@ class WeightNormPreScaling(PreScaling):
         normalize_stats_impl: the norm, for example :class:`~quant_core.components.L2Norm`.
         pre_scaling_init: where ``g`` starts, usually at the norm of the weight.
         pre_scaling_min_val: the smallest norm and length, for a weight that is all zero.
+        module: the layer whose weight it is, or a tuple of layers; for messages only.
+
+    Raises:
+        InputError: from ``forward``, when the weight holds infinities or NaN; in eager mode on the CPU.
     """
 
     def __init__(
-        self, normalize_stats_impl: Statistic, pre_scaling_init: Tensor, pre_scaling_min_val: float = 1e-10
+        self,
+        normalize_stats_impl: Statistic,
+        pre_scaling_init: Tensor,
+        pre_scaling_min_val: float = 1e-10,
+        module: nn.Module | tuple[nn.Module, ...] = (),
     ) -> None:
         super().__init__()
         self.normalize_stats_impl = normalize_stats_impl
+        self._layers = module if isinstance(module, tuple) else (module,)
         self.pre_scaling_min_val = pre_scaling_min_val
         self.value = nn.Parameter(self._stored(pre_scaling_init.detach().clamp(min=pre_scaling_min_val)))
 
@@ -77,8 +86,9 @@ class WeightNormPreScaling(PreScaling):
         return scale * self._norm(x) / clamp_min_ste(self.value, self.pre_scaling_min_val)
 
     def _norm(self, x: Tensor) -> Tensor:
-        norm: Tensor = self.normalize_stats_impl(x).clamp(min=self.pre_scaling_min_val)
-        return norm
+        norm: Tensor = self.normalize_stats_impl(x)
+        check_finite_at_each_step(norm, self._layers)
+        return norm.clamp(min=self.pre_scaling_min_val)
 
     def _stored(self, length: Tensor) -> Tensor:
         return length.clone()
@@ -97,11 +107,13 @@ class AccumulatorAwarePreScaling(WeightNormPreScaling):
         pre_scaling_min_val: the smallest norm and length, for a weight that is all zero.
         input_bit_width: ``N``, where the layer does not know it, because it has no ``input_quant`` and gets a plain tensor.
         input_signed: whether the input is signed, together with ``input_bit_width``.
+        module: the layer whose weight it is, or a tuple of layers; for messages only.
 
     ``c`` is taken smaller by a share of 2⁻¹⁶, so that the bound holds in spite of the rounding errors of floats.
 
     Raises:
         ConfigurationError: when an option is out of range.
+        InputError: from ``forward``, when the weight holds infinities or NaN; in eager mode on the CPU.
     """
 
     takes_input = True
@@ -114,8 +126,9 @@ class AccumulatorAwarePreScaling(WeightNormPreScaling):
         pre_scaling_min_val: float = 1e-10,
         input_bit_width: int | None = None,
         input_signed: bool | None = None,
+        module: nn.Module | tuple[nn.Module, ...] = (),
     ) -> None:
-        super().__init__(normalize_stats_impl, pre_scaling_init, pre_scaling_min_val)
+        super().__init__(normalize_stats_impl, pre_scaling_init, pre_scaling_min_val, module)
         if isinstance(accumulator_bit_width, bool) or accumulator_bit_width not in range(2, 65):
             raise ConfigurationError(
                 f"accumulator_bit_width={accumulator_bit_width!r} is out of range",

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from quant_core.components.restriction import Restriction
 from quant_core.components.scaling.affine import AffineRescaling
 from quant_core.components.scaling.base import Scaling
-from quant_core.components.stats import Statistic, check_finite, joined_rows
-from quant_core.native import has_values
+from quant_core.components.stats import Statistic, check_finite, check_finite_at_each_step, joined_rows
 
 
 class StatsFromParameterScaling(Scaling):
@@ -73,10 +70,7 @@ class StatsFromParameterScaling(Scaling):
         Raises:
             InputError: when it is not.
         """
-        if torch.compiler.is_compiling() or statistic.device.type != "cpu" or not has_values(statistic):
-            return
-        if statistic.numel() != 1 or not math.isfinite(statistic.item()):
-            check_finite(statistic, self._layers, what=self.parameter_name)
+        check_finite_at_each_step(statistic, self._layers, what=self.parameter_name)
 
     def forward(self, x: Tensor) -> Tensor:
         """The threshold from the statistic of ``x``, or of all weights that share this quantizer."""

@@ -9,7 +9,7 @@ from quant_core.components.stats.mean_squared_error import MSE, MSEZeroPoint
 from quant_core.components.stats.moments import AbsAve, Mean, MeanLearnedSigmaStd, MeanSigmaStd
 from quant_core.components.stats.norms import L1Norm, L2Norm
 from quant_core.components.stats.percentile import AbsPercentile, NegativePercentileOrZero, PercentileInterval
-from quant_core.components.stats.statistic import Grouping, Statistic, check_finite
+from quant_core.components.stats.statistic import Grouping, Statistic, check_finite, check_finite_at_each_step
 from quant_core.components.stats.weights import joined_rows
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "SignedAbsMax",
     "Statistic",
     "check_finite",
+    "check_finite_at_each_step",
     "joined_rows",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -11,6 +12,7 @@ from quant_core.components.fit import check_not_empty
 from quant_core.components.granularity import PerTensor
 from quant_core.components.ranks import joins_ranks, of_all_ranks
 from quant_core.errors import ConfigurationError, InputError
+from quant_core.native import has_values
 
 
 class Grouping(Protocol):
@@ -132,7 +134,21 @@ def check_finite(statistic: Tensor, of: nn.Module | tuple[nn.Module, ...], *, wh
     worst = statistic.detach()[~torch.isfinite(statistic)].flatten()[0].item()
     raise InputError(
         f"the {what} has no finite statistic",
-        where=" and ".join(type(layer).__name__ for layer in layers),
+        where=" and ".join(type(layer).__name__ for layer in layers) or None,
         why=f"a scale or zero-point would be computed from {worst}",
         fix=f"Look for infinities and NaN in the {what}, for example after a step with too large a learning rate.",
     )
+
+
+def check_finite_at_each_step(
+    statistic: Tensor, of: nn.Module | tuple[nn.Module, ...], *, what: str = "weight"
+) -> None:
+    """As :func:`check_finite`, on the CPU only: on other devices the question would wait for the device at each step.
+
+    Raises:
+        InputError: when the statistic holds infinities or NaN.
+    """
+    if torch.compiler.is_compiling() or statistic.device.type != "cpu" or not has_values(statistic):
+        return
+    if statistic.numel() != 1 or not math.isfinite(statistic.item()):
+        check_finite(statistic, of, what=what)
