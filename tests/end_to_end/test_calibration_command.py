@@ -146,6 +146,7 @@ def single() -> None:
         (lambda: Path("data.npz").mkdir(), "IsADirectoryError: "),
         (lambda: damaged(200), "BadZipFile: "),
         (single, "it holds a single array without a name, as numpy.save writes it"),
+        (lambda: torch.save(torch.ones(4, 6), "data.npz"), "it holds what is no array, as torch.save writes it"),
         (lambda: np.savez("data.npz", np.array(["a"])), "arr_0 holds <U1, which are no real numbers"),
         (lambda: np.savez("data.npz", np.array([None])), "ValueError: Object arrays cannot be loaded"),
     ],

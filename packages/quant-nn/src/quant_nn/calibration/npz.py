@@ -76,6 +76,8 @@ def _read(path: Path) -> Arrays:
                 arrays = {name: opened[name] for name in sorted(opened.files, key=_order)}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as failure:
         raise _unreadable(path, f"{type(failure).__name__}: {failure}") from failure
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):  # of other members numpy gives the bytes
+        raise _unreadable(path, "it holds what is no array, as torch.save writes it")
     strange = next((name for name, array in arrays.items() if array.dtype.kind not in "fiub"), None)
     if strange is not None:
         raise _unreadable(path, f"{strange} holds {arrays[strange].dtype}, which are no real numbers")
