@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quant_core.cli.inputs import InputSpec, draw_inputs
-from quant_core.cli.listing import has_runtime
 from quant_core.cli.model_reference import ModelReference, load_model
 from quant_core.cli.output import print_json, print_table, readable_size
 from quant_core.cli.weights import load_weights
@@ -160,7 +159,7 @@ def _why_not_verified(target: Target, *, verify: bool) -> str:
         return "--no-verify"
     if target.runtime is None:
         return "nothing runs its artifacts"
-    assert not has_runtime(target)  # export compares wherever the runtime is installed
+    assert not target.has_runtime  # export compares wherever the runtime is installed
     return f"{target.runtime} is not installed"
 
 

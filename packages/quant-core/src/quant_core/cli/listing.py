@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from typing import Literal
 
 import click
@@ -47,11 +46,6 @@ def list_targets(plugins: Registry) -> tuple[ListedTarget, ...]:
     return tuple(_listed(registered) for registered in plugins.targets.values())
 
 
-def has_runtime(target: Target) -> bool:
-    """Whether the package that runs the artifacts of a target is installed; it is not imported."""
-    return target.runtime is not None and find_spec(target.runtime.partition(".")[0]) is not None
-
-
 def print_targets(plugins: Registry, *, as_json: bool) -> None:
     """Print the listing; plugins that cannot be used are mentioned on standard error."""
     rows = list_targets(plugins)
@@ -76,7 +70,7 @@ def _listed(registered: Registered[Target]) -> ListedTarget:
         summary=target.summary,
         package=registered.distribution,
         version=registered.version,
-        status="ready" if has_runtime(target) else missing,
+        status="ready" if target.has_runtime else missing,
         suffix=target.suffix,
         runtime=target.runtime,
     )

@@ -9,13 +9,14 @@ import torch
 
 from quant_core.export.assertions import ASSERTIONS
 from quant_core.export.check_report import CheckReport, Note, Refusal
-from quant_core.export.options import check_options, read_by
+from quant_core.export.options import check_options
 from quant_core.export.out_of_place import is_in_place
 from quant_core.export.program import Program, is_quantizer
 from quant_core.export.quantizer import Quantizer
+from quant_core.export.target_code import found_by
 from quant_core.ops.loop import LOOP_INPUT, LOOP_OPS
 from quant_core.ops.recurrent import STANDS_FOR
-from quant_core.plugins import Capabilities, QuantSupport, Registry, Target, load_attribute, registry
+from quant_core.plugins import Capabilities, QuantSupport, Registry, Target, registry
 
 _REMEDIES: Final = {
     "aten.batch_norm.default": "Fold it into the layer beside it first: quant_nn.fold_batch_norms(model, inputs).",
@@ -41,16 +42,14 @@ def check(
 
     Raises:
         UnknownNameError: when no installed package registers the target; says what to install. Also for an unknown option.
+        PluginError: when the rules of the target fail.
     """
     known = plugins or registry()
-    entry = known.target(target).item
-    given = dict(options or {})
+    registered = known.target(target)
+    entry, given = registered.item, dict(options or {})
     if given:
         check_options(entry, given)
-    found: list[Refusal | Note] = []
-    if entry.rules is not None:
-        rules = load_attribute(entry.rules)
-        found = list(rules(program, **read_by(rules, given)))
+    found = found_by(registered, program, given)
     refusals = [
         *_foreign_ops(program, entry),
         *(refusal for q in program.quantizers for refusal in refusals_of(q, entry.capabilities, target, plugins=known)),

@@ -51,7 +51,7 @@ def check_writable(path: Path) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` in one step: a reader finds the old file or the new one, and a failure leaves the old one.
 
-    A symbolic link stays, and the file that it leads to is written; a file that is replaced keeps its permissions. Nothing else is
+    A symbolic link stays, and the file that it leads to is written; a file that is replaced keeps its permissions. Nothing is
     left behind, also when the user interrupts.
 
     Raises:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from quant_core.errors import LoweringError, QuantError
 from quant_core.export.artifact import Artifact
 from quant_core.export.check import check
 from quant_core.export.options import check_options
 from quant_core.export.program import Program
+from quant_core.export.target_code import lowered_by
 from quant_core.plugins import Registry, registry
 
 
@@ -24,23 +24,13 @@ def lower(program: Program, target: str, *, plugins: Registry | None = None, **o
     Raises:
         UnsupportedError: when the target cannot take the program; holds every refusal.
         UnknownNameError: for an unknown target or option.
-        LoweringError: when the exporter fails on a program that its target declares to take.
+        LoweringError: when the exporter fails on a program that its target declares to take, or gives no artifact.
     """
     known = plugins or registry()
     registered = known.target(target)
-    exporter = check_options(registered.item, options)
+    check_options(registered.item, options)
     report = check(program, target, plugins=known, options=options)
     report.raise_if_refused()
-    try:
-        artifact: Artifact = exporter(program, **options)
-    except QuantError:
-        raise
-    except Exception as failure:
-        raise LoweringError(
-            f"target {target!r} failed to lower this model",
-            where=f"{registered.distribution} {registered.version}",
-            why=f"{type(failure).__name__}: {failure}",
-            fix="This is a defect of the target, which declares to take the model; report it with the cause of this error.",
-        ) from failure
+    artifact = lowered_by(registered, program, options)
     artifact.program, artifact.notes = program, report.notes
     return artifact

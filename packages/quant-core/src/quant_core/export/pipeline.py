@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ def export(
     program = capture(model, args, kwargs, dynamic_shapes=dynamic_shapes, plugins=known)
     artifact = lower(program, target, plugins=known, **dict(options or {}))
     verification = None
-    if verify and entry.runtime is not None and find_spec(entry.runtime) is not None:
+    if verify and entry.has_runtime:
         verification = compare(model, program, artifact, args, kwargs)
         verification.raise_if_different()
     saved = artifact.save(path) if path is not None else None

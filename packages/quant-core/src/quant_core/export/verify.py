@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from quant_core.errors import InputError, VerificationError
+from quant_core.errors import ArtifactError, InputError, QuantError, VerificationError
 from quant_core.export.artifact import Artifact
 from quant_core.export.grid import grids
 from quant_core.export.program import Program
-from quant_core.export.trace import TraceRow, Walk, largest_difference
+from quant_core.export.trace import Trace, TraceRow, Walk, largest_difference
 
 _FLOAT_RELATIVE = 1e-4
 _FLOAT_ABSOLUTE = 1e-6
@@ -120,11 +120,11 @@ def verify(
     Raises:
         ArtifactError: when the artifact cannot be run.
         InputError: when an input is not finite.
-        VerificationError: when the program does not return as many tensors as the model.
+        VerificationError: when the program or the artifact does not return as many tensors as the model.
     """
     inputs = [own_copy(leaf) for leaf in program.signature.flatten(args, kwargs)]
     _check_inputs(inputs)
-    trace = artifact.trace(inputs)
+    trace = _run(artifact, inputs)
     walk = Walk(program, trace.values)
     with torch.no_grad():
         forced = walk.outputs([own_copy(leaf) for leaf in inputs])
@@ -138,6 +138,13 @@ def verify(
             where=program.modules.types[""],
             why="the model takes another path under torch.export than in eager mode",
             fix="Return plain tensors from the model, or the same structure in both.",
+        )
+    if len(trace.outputs) != len(forced):
+        raise VerificationError(
+            f"the {artifact.target} artifact returns {len(trace.outputs)} tensors where the model returns {len(forced)}",
+            where=program.modules.types[""],
+            why="an artifact returns what the program returns, in the same order",
+            fix="This is a defect of the target; report it with the model. Nothing was written.",
         )
     on_grid = grids(program)
     activations = {quantizer.name for quantizer in program.quantizers if quantizer.role == "activation"}
@@ -163,6 +170,20 @@ def verify(
         compared=sum(row.name in activations for row in walk.rows),
         first_divergence=divergence,
     )
+
+
+def _run(artifact: Artifact, inputs: list[Any]) -> Trace:
+    """What an artifact gives; what its runtime lets through is told as one error."""
+    try:
+        return artifact.trace(inputs)
+    except QuantError:
+        raise
+    except Exception as failure:
+        raise ArtifactError(
+            f"the {artifact.target} artifact fails when it is run",
+            why=f"{type(failure).__name__}: {failure}",
+            fix="This is a defect of the target; report it with the cause of this error. Nothing was written.",
+        ) from failure
 
 
 def _of_capture(captured: list[Any], model: list[Any]) -> Divergence | None:

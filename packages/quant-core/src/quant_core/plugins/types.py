@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -68,6 +69,11 @@ class Target(Entry):
     capabilities: Capabilities
     runtime: str | None = None
     rules: str | None = None
+
+    @property
+    def has_runtime(self) -> bool:
+        """Whether the package that runs its artifacts is installed; it is not imported."""
+        return self.runtime is not None and find_spec(self.runtime.partition(".")[0]) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
