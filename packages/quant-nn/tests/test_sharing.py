@@ -153,3 +153,30 @@ def test_a_bit_width_is_shared_by_sharing_its_module() -> None:
     for layer in layers:
         assert layer.act_quant.tensor_quant.bit_width_impl is shared
         assert layer(torch.rand(4)).bit_width == 5
+
+
+PER_CHANNEL: dict[str, Any] = {
+    "input_scaling_per_output_channel": True,
+    "input_per_channel_broadcastable_shape": (1, 3, 1),
+    "input_collect_stats_steps": 1,
+    "output_quant": None,
+    "return_quant_tensor": True,
+}
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_operands_quantized_per_channel_are_on_one_grid(collecting: bool) -> None:
+    torch.manual_seed(0)
+    add, cat = qnn.QuantEltwiseAdd(**PER_CHANNEL), qnn.QuantCat(**PER_CHANNEL)
+    x, y, longer = (torch.randn(size, 3, 5) * torch.tensor([[0.5], [1.0], [3.0]]) for size in (2, 2, 4))
+    if not collecting:
+        add(x, y)
+        cat([x, longer], 0)
+    total, joined = add(x, y), cat([x, longer], 0)
+    assert total.is_valid
+    assert joined.is_valid
+    assert total.scale.shape == (1, 3, 1)
+    assert len(joined.scale.unique()) == len(total.scale.unique()) == 3
+    assert total.bit_width == 9
+    compiled = torch.compile(add, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x, y).int(), add(x, y).int())

@@ -12,6 +12,7 @@ from quant_core.errors import ConfigurationError, InputError
 from quant_core.proxies import QuantProxy
 from quant_core.quant import Int8ActPerTensorFloat
 from quant_core.tensor import QuantTensor
+from quant_core.tensor.grids import constant_along
 from quant_nn.layer import QuantLayer, value_of
 from quant_nn.options import split_options
 from quant_nn.quantizers import Quantizer, build_proxy
@@ -80,11 +81,16 @@ class QuantJoin(QuantLayer):
         if quantize is None:
             return list(operands)
         if not quantize.reads_input:  # a scale that is stored is one for all calls
-            return [quantize(operand) for operand in operands]
+            quantized = [quantize(operand) for operand in operands]
+            return _at_one_scale(quantized, quantized[0])
         values = [value_of(operand) for operand in operands]
         if all(value.dim() > 0 and value.shape[1:] == values[0].shape[1:] for value in values):
             joint = quantize(torch.cat(values))
-            return list(joint.split([len(value) for value in values]))
+            parts = joint.split([len(value) for value in values])
+            varies = isinstance(joint, QuantTensor) and not constant_along(
+                joint, (0,)
+            )  # each part has rows of the scale
+            return list(parts) if varies else _at_one_scale(parts, joint)
         flat = quantize(torch.cat([value.flatten() for value in values]))
         parts = flat.split([value.numel() for value in values])
         return [part.reshape(value.shape) for part, value in zip(parts, values, strict=True)]
@@ -185,8 +191,9 @@ class QuantCat(QuantJoin):
             InputError: when there is no tensor, the shapes do not fit, or a ``QuantTensor`` is asked for and the operands are
                 not on one grid.
         """
-        self._check_shapes([tuple(x.shape) for x in tensor_list], dim)
-        operands = self._on_one_grid(tensor_list)
+        operands = list(tensor_list)
+        self._check_shapes([tuple(x.shape) for x in operands], dim)
+        operands = self._on_one_grid(operands)
         return self._finish(torch.cat(operands, dim), operands)  # type: ignore[arg-type]  # by the rule of cat
 
     def _check_shapes(self, shapes: list[tuple[int, ...]], dim: int) -> None:
@@ -201,6 +208,15 @@ class QuantCat(QuantJoin):
             why="there is at least one, and their sizes are equal along every other axis",
             fix="Check the branches that meet here, or pass another dim.",
         )
+
+
+def _at_one_scale(parts: Sequence[Operand], grid: Operand) -> list[Operand]:
+    """Parts that were quantized alike, with one and the same scale: a graph cannot compare two scales per channel."""
+    if not isinstance(grid, QuantTensor) or grid.per_tensor:
+        return list(parts)
+    return [
+        part.replace(scale=grid.scale, zero_point=grid.zero_point) for part in parts if isinstance(part, QuantTensor)
+    ]
 
 
 def _differ(one: Operand, other: Operand) -> bool:
