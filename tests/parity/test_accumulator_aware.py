@@ -16,6 +16,7 @@ from torch import Tensor
 
 import quant_core.quant as q
 import quant_nn as qnn
+from quant_nn.cost import AccumulatorExcess
 
 AWARE = ["Int8AccumulatorAwareWeightQuant", "Int8AccumulatorAwareZeroCenterWeightQuant"]
 seeds = st.integers(0, 10_000)
@@ -98,3 +99,38 @@ def test_accumulator_aware_weights(seed: int, name: str, bits: int, signed: bool
     if not moved.any():
         for found, wanted_grad in zip(grads, their_grads, strict=True):
             assert_close(found, wanted_grad, float(incoming.abs().sum() * theirs.scale.detach().max()) / 10)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds, st.sampled_from(AWARE), st.sampled_from([32, 16, 13]), st.booleans())
+def test_what_lies_beyond_the_bound(seed: int, name: str, bits: int, signed: bool) -> None:
+    """There it is computed from the parts of a quantizer; the bound is lower here by a share of 2⁻¹⁶."""
+    results = []
+    for library, presets in ((qnn, q), (bnn, bq)):
+        layer = library.QuantLinear(
+            40,
+            3,
+            bias=False,
+            weight_quant=getattr(presets, name),
+            weight_accumulator_bit_width=bits,
+            input_quant=presets.Int8ActPerTensorFloat if signed else presets.Uint8ActPerTensorFloat,
+        )
+        with torch.no_grad():
+            layer.weight.copy_(tensor(seed, 3, 40))
+        layer.weight_quant.init_tensor_quant()
+        layer(tensor(seed + 1, 2, 40))
+        part = layer.weight_quant.tensor_quant.pre_scaling_impl
+        if library is qnn:
+            excess, scaling = (
+                AccumulatorExcess(layer, torch.ones(1, 40))(),
+                layer.weight_quant.tensor_quant.scaling_impl,
+            )
+        else:
+            length, scaling = part.restrict_clamp_scaling(part.value), part.scaling_impl
+            bound = part.calc_max_l1_norm(torch.tensor(8.0), signed) * scaling(layer.weight)
+            excess = torch.relu(length - bound).sum()
+        layer.zero_grad()
+        excess.backward()
+        results.append((excess.detach(), part.value.grad, scaling.value.grad))
+    for found, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)

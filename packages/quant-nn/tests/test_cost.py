@@ -13,8 +13,9 @@ from torch import nn
 
 import quant_nn as qnn
 from quant_core.errors import ConfigurationError, InputError
-from quant_core.quant import Int8ActPerTensorFloat
+from quant_core.quant import Int8AccumulatorAwareWeightQuant, Int8ActPerTensorFloat
 from quant_nn.cost import (
+    AccumulatorExcess,
     ActivationBitWidthWeightedBySize,
     Budget,
     QuantLayerOutputBitWidthWeightedByOps,
@@ -76,6 +77,50 @@ def test_the_batch_does_not_matter() -> None:
     net = network(5, 4, 7, 6)
     for loss in (ActivationBitWidthWeightedBySize, QuantLayerOutputBitWidthWeightedByOps):
         assert loss(net, X)() == loss(net, X[:1])()
+
+
+def aware(bits: int, **options: Any) -> qnn.QuantLinear:
+    torch.manual_seed(0)
+    known = options or {"input_quant": Int8ActPerTensorFloat}
+    kind = Int8AccumulatorAwareWeightQuant
+    return qnn.QuantLinear(64, 4, bias=False, weight_quant=kind, weight_accumulator_bit_width=bits, **known)
+
+
+STATED = {"weight_input_bit_width": 8, "weight_input_signed": True}
+
+
+@pytest.mark.parametrize("known", [{}, STATED], ids=["quantized", "stated"])
+@pytest.mark.parametrize("bits", [10, 12, 14, 32])
+def test_what_lies_beyond_the_bound_of_an_accumulator(bits: int, known: dict[str, Any]) -> None:
+    layer = aware(bits, **known)
+    bound = layer.weight_quant.scale() * (2 ** (bits - 1) - 1) / 2**7
+    expected = (layer.weight.abs().sum(1, keepdim=True) - bound).clamp(min=0).sum().item()
+    assert AccumulatorExcess(layer, torch.ones(1, 64))().item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_length_beyond_the_bound_is_brought_back_without_a_change_of_the_weight() -> None:
+    layer = aware(12)
+    loss, before = AccumulatorExcess(layer, torch.ones(1, 64)), layer.quant_weight(torch.ones(1, 64)).int()
+    length = layer.weight_quant.tensor_quant.pre_scaling_impl.value
+    optimizer = torch.optim.SGD([length], 0.01)
+    start = loss().item()
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    assert 0 < loss().item() < start
+    assert torch.equal(layer.quant_weight(torch.ones(1, 64)).int(), before)
+
+
+def test_a_model_without_accumulator_aware_weights_has_no_excess() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        AccumulatorExcess(qnn.QuantLinear(4, 2), torch.ones(1, 4))
+    assert str(caught.value) == (
+        "no weight is aware of its accumulator\n"
+        "  at QuantLinear\n"
+        "  the loss is a sum over such weights\n"
+        "  Set weight_quant=Int8AccumulatorAwareWeightQuant on layers whose input is quantized."
+    )
 
 
 def test_only_some_layers_count() -> None:

@@ -156,8 +156,15 @@ class AccumulatorAwarePreScaling(WeightNormPreScaling):
     def forward(self, x: Tensor, scale: Tensor, input: InputGrid | None) -> Tensor:
         """The pre-scale."""
         assert input is not None  # the quantizer has refused to go on without
-        length = torch.minimum(torch.exp2(self.value), scale * (self._most(input) * _MARGIN))
+        length = torch.minimum(torch.exp2(self.value), self._bound(scale, input))
         return self._norm(x) / (length / scale)
+
+    def excess(self, scale: Tensor, input: InputGrid) -> Tensor:
+        """``max(g − scale · c, 0)``, how far the learned length lies beyond the bound, where it has no effect."""
+        return torch.relu(torch.exp2(self.value) - self._bound(scale, input))
+
+    def _bound(self, scale: Tensor, input: InputGrid) -> Tensor:
+        return scale * (self._most(input) * _MARGIN)
 
     def _most(self, input: InputGrid) -> Tensor:
         """``c``, the largest sum of magnitudes of a channel's integers."""

@@ -1,6 +1,7 @@
-"""Losses on learned bit widths: what bits cost, and budgets to train towards."""
+"""Losses on learned bit widths: what bits cost, and budgets to train towards; and on what overflows an accumulator."""
 
 from quant_nn.cost.budget import Budget, Spent
+from quant_nn.cost.excess import AccumulatorExcess
 from quant_nn.cost.losses import (
     ActivationBitWidthWeightedBySize,
     QuantLayerOutputBitWidthWeightedByOps,
@@ -8,6 +9,7 @@ from quant_nn.cost.losses import (
 )
 
 __all__ = [
+    "AccumulatorExcess",
     "ActivationBitWidthWeightedBySize",
     "Budget",
     "QuantLayerOutputBitWidthWeightedByOps",

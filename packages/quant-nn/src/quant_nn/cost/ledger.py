@@ -52,12 +52,14 @@ class Multiplied:
     Attributes:
         weight: the quantizer of the weight.
         input: that of the input, or its bits where they come from no single quantizer.
+        centred: whether the integers of the input lie around zero.
         count: how many products there are.
         terms: how many are added up for one output.
     """
 
     weight: QuantProxy
     input: QuantProxy | float
+    centred: bool
     count: int
     terms: int
 
@@ -127,6 +129,7 @@ def _products(layer: nn.Module, call: Pass, owners: dict[int, QuantProxy], batch
     return Multiplied(
         weight=weights[-1].proxy,
         input=owners.get(id(x.bit_width), float(x.bit_width)),
+        centred=x.signed and x.symmetric,
         count=call.products // batch,
         terms=layer._terms(),
     )
