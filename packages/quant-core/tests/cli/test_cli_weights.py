@@ -44,6 +44,16 @@ def test_what_was_saved_is_loaded_bit_by_bit(size: int, nested: bool) -> None:
     assert all(torch.equal(a, b) for a, b in zip(source.parameters(), model.parameters(), strict=True))
 
 
+def test_names_behind_those_of_a_wrapper(tmp_path: Path) -> None:
+    path = _saved(tmp_path / "net.pt", nn.DataParallel(nn.Linear(2, 2)).state_dict())
+    with pytest.raises(LoadError) as caught:
+        load_weights(nn.Linear(2, 2), path)
+    assert caught.value.fix == (
+        "All names start with 'module.', which wrappers of models add: save the state dict of the model inside of "
+        "the wrapper, or load {name.removeprefix('module.'): tensor for name, tensor in checkpoint.items()}."
+    )
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(LoadError) as caught:
         load_weights(nn.Linear(2, 2), tmp_path / "net.pt")

@@ -67,6 +67,13 @@ def test_another_architecture(quantized: bool) -> None:
     assert all(torch.equal(one, state[key]) for key, one in model.state_dict().items())
 
 
+def test_names_behind_those_of_a_wrapper() -> None:
+    model = quantize(net(), RULES).model
+    with pytest.raises(StateError) as caught:
+        load_checkpoint(model, {f"_orig_mod.{name}": tensor for name, tensor in net().state_dict().items()})
+    assert caught.value.fix.startswith("All names start with '_orig_mod.', which wrappers of models add: ")
+
+
 def test_a_long_list_is_cut() -> None:
     with pytest.raises(StateError) as caught:
         load_checkpoint(nn.Sequential(*(nn.Linear(1, 1) for _ in range(15))), {})

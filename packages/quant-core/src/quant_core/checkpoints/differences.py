@@ -49,6 +49,32 @@ def without_place(state_dict: Mapping[str, Tensor], own: Collection[str]) -> Ite
     )
 
 
+def added_prefix(state_dict: Collection[str], own: Collection[str]) -> str:
+    """What stands before all names of a checkpoint that without it are names of the model; empty where nothing does.
+
+    >>> added_prefix({"module.weight": 0, "module.bias": 0}, {"weight": 0, "bias": 0, "scale": 0})
+    'module.'
+    """
+    words = next(iter(state_dict), "").split(".")[:-1]
+    prefixes = (".".join(words[:length]) + "." for length in range(1, len(words) + 1))
+    return next(
+        (
+            prefix
+            for prefix in prefixes
+            if all(name.startswith(prefix) and name.removeprefix(prefix) in own for name in state_dict)
+        ),
+        "",
+    )
+
+
+def without_prefix(prefix: str) -> str:
+    """What to do about an added prefix."""
+    return (
+        f"All names start with {prefix!r}, which wrappers of models add: save the state dict of the model inside of "
+        f"the wrapper, or load {{name.removeprefix({prefix!r}): tensor for name, tensor in checkpoint.items()}}."
+    )
+
+
 def listed(found: Sequence[str]) -> str:
     """One difference on each line, and how many more there are.
 

@@ -8,7 +8,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from quant_core.checkpoints.differences import listed, missing, other_shapes, without_place
+from quant_core.checkpoints.differences import (
+    added_prefix,
+    listed,
+    missing,
+    other_shapes,
+    without_place,
+    without_prefix,
+)
 from quant_core.errors import InputError, StateError
 from quant_core.proxies import QuantProxy
 
@@ -42,11 +49,14 @@ def load_checkpoint(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
         tried.load_state_dict(dict(state_dict))
     except RuntimeError as failure:
         found = list(_differences(model, state_dict)) or [line.strip() for line in str(failure).splitlines()[1:]]
+        prefix = added_prefix(state_dict, model.state_dict())
         raise StateError(
             "the checkpoint is that of another architecture",
             where=type(model).__name__,
             why=listed(found),
-            fix="Build the model that the checkpoint was made with; nothing was loaded.",
+            fix=without_prefix(prefix)
+            if prefix
+            else "Build the model that the checkpoint was made with; nothing was loaded.",
         ) from failure
     model.load_state_dict(dict(state_dict))
 

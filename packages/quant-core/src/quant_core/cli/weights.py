@@ -49,7 +49,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     problems = [f"{name!r} is missing{_near(name, unexpected)}" for name in missing]
     problems += [f"{name!r} is not in the model{_near(name, shapes)}" for name in unexpected]
     if problems:
-        raise _misfit(path, problems)
+        raise _misfit(path, problems, _of_wrapper(state, shapes))
 
 
 def read_state_dict(path: Path) -> Mapping[str, Tensor]:
@@ -90,7 +90,15 @@ def _not_a_state_dict(path: Path, why: str) -> LoadError:
     )
 
 
-def _misfit(path: Path, problems: list[str]) -> LoadError:
+def _of_wrapper(state: Mapping[str, Tensor], shapes: Collection[str]) -> str:
+    """What to do where the names of the model stand behind those of a wrapper."""
+    from quant_core.checkpoints.differences import added_prefix, without_prefix
+
+    prefix = added_prefix(state, shapes)
+    return without_prefix(prefix) if prefix else ""
+
+
+def _misfit(path: Path, problems: list[str], fix: str = "") -> LoadError:
     shown = problems[:_SHOWN]
     if len(problems) > _SHOWN:
         shown.append(f"and {len(problems) - _SHOWN} more")
@@ -98,7 +106,7 @@ def _misfit(path: Path, problems: list[str]) -> LoadError:
         f"the weights in {path.name!r} do not fit the model",
         where=str(path),
         why="\n".join(shown),
-        fix="Give the weights of this model, or the model of these weights.",
+        fix=fix or "Give the weights of this model, or the model of these weights.",
     )
 
 
