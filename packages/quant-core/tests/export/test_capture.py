@@ -230,6 +230,17 @@ def test_a_wrong_shape_is_told_with_the_shapes_and_the_line() -> None:
     )
 
 
+def test_a_lazy_layer_without_a_shape_is_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        capture(nn.Sequential(nn.LazyLinear(2)), (torch.ones(3, 5),))
+    assert str(caught.value) == (
+        "parameter '0.weight' has no shape yet\n"
+        "  at 0\n"
+        "  the layer is lazy: its first input says how large it is, and there was none\n"
+        "  Call the model once on the example inputs before."
+    )
+
+
 def test_inputs_that_do_not_fit_forward_are_refused() -> None:
     with pytest.raises(InputError) as caught:
         capture(Branching(), (torch.ones(2), torch.ones(2)))

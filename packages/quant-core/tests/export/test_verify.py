@@ -172,3 +172,23 @@ def test_a_model_that_works_in_place_leaves_the_users_inputs_alone(plugins: Regi
     x = torch.tensor([-1.0, 1.0])
     export(nn.ReLU(inplace=True), (x,), target="listing", plugins=plugins)
     assert x.tolist() == [-1, 1]
+
+
+class Noisy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn(x.shape)
+
+
+def test_a_model_that_draws_random_numbers_is_no_defect_of_the_target(x: Tensor, plugins: Registry) -> None:
+    before = torch.get_rng_state()
+    with pytest.raises(VerificationError) as caught:
+        export(Noisy(), (x,), target="listing", plugins=plugins)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "the model computes something else each time"
+    assert lines[1].endswith("Noisy, output 0")
+    assert lines[2].startswith("  two runs on the same inputs differ by up to ")
+    assert lines[3] == (
+        "  Draw random numbers in training mode only, or export without the comparison: verify=False, --no-verify."
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    assert export(Noisy(), (x,), target="listing", plugins=plugins, verify=False).verification is None

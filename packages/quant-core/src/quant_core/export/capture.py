@@ -50,7 +50,7 @@ def capture(
 
     Raises:
         CaptureError: when ``torch.export`` cannot capture the model; says in which module and line.
-        InputError: when the inputs do not fit the model, or a parameter is not finite.
+        InputError: when the inputs do not fit the model, or a parameter is not finite or has no shape yet.
         SpecError: when a quantizer has a scale, zero-point or bit width that the dialect does not allow.
 
     >>> net = nn.Sequential(nn.Linear(4, 2), nn.ReLU())
@@ -110,6 +110,13 @@ def _check_finite(model: nn.Module) -> None:
     parameters = [("parameter", name, tensor, torch.isfinite) for name, tensor in model.named_parameters()]
     buffers = [("buffer", name, tensor, _is_number) for name, tensor in model.named_buffers()]
     for kind, name, tensor, is_good in [*parameters, *buffers]:
+        if nn.parameter.is_lazy(tensor):
+            raise InputError(
+                f"{kind} {name!r} has no shape yet",
+                where=name.rpartition(".")[0] or type(model).__name__,
+                why="the layer is lazy: its first input says how large it is, and there was none",
+                fix="Call the model once on the example inputs before.",
+            )
         if tensor.is_meta or not tensor.is_floating_point():
             continue
         bad = int((~is_good(tensor.detach())).sum())

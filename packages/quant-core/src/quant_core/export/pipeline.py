@@ -107,6 +107,6 @@ def compare(
 ) -> Verification:
     """Compare an artifact with the model itself, on given inputs."""
     copies: Any = pytree.tree_map(own_copy, (args, dict(kwargs or {})))  # the model may work on its inputs in place
-    with in_eval_mode(model), torch.no_grad():
+    with in_eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices=()):
         reference = model(*copies[0], **copies[1])
     return verify(program, artifact, args, kwargs, reference=reference)

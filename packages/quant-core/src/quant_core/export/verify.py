@@ -120,17 +120,16 @@ def verify(
     Raises:
         ArtifactError: when the artifact cannot be run.
         InputError: when an input is not finite.
-        VerificationError: when the program or the artifact does not return as many tensors as the model.
+        VerificationError: when the program or the artifact does not return as many tensors as the model, or the model draws
+            random numbers, and so cannot be compared.
     """
     inputs = [own_copy(leaf) for leaf in program.signature.flatten(args, kwargs)]
     _check_inputs(inputs)
     trace = _run(artifact, inputs)
     walk = Walk(program, trace.values)
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=()):
         forced = walk.outputs([own_copy(leaf) for leaf in inputs])
-        captured = pytree.tree_leaves(
-            program.run(*pytree.tree_map(own_copy, args), **pytree.tree_map(own_copy, dict(kwargs or {})))
-        )
+        captured = _leaves_of(program, args, kwargs)
     leaves = captured if reference is None else pytree.tree_leaves(reference)
     if len(leaves) != len(forced):
         raise VerificationError(
@@ -162,6 +161,8 @@ def verify(
             divergence = Divergence(
                 where=f"output {number}", difference=largest_difference(through, theirs), steps=None
             )
+    if divergence is not None:
+        _refuse_random(program, captured, args, kwargs)
     return Verification(
         target=artifact.target,
         max_difference=largest,
@@ -172,10 +173,33 @@ def verify(
     )
 
 
+def _leaves_of(program: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> list[Any]:
+    return pytree.tree_leaves(
+        program.run(*pytree.tree_map(own_copy, args), **pytree.tree_map(own_copy, dict(kwargs or {})))
+    )
+
+
+def _refuse_random(program: Program, once: list[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> None:
+    """What differs from itself is no defect of the target."""
+    with torch.no_grad(), torch.random.fork_rng(devices=()):
+        torch.rand(1)  # other numbers than the first time
+        again = _leaves_of(program, args, kwargs)
+    for number, (one, other) in enumerate(zip(once, again, strict=True)):
+        if not _close(one, other):
+            difference = largest_difference(one, other)
+            raise VerificationError(
+                "the model computes something else each time",
+                where=f"{program.modules.types['']}, output {number}",
+                why=f"two runs on the same inputs differ by up to {difference:g}, so that it cannot be compared",
+                fix="Draw random numbers in training mode only, or export without the comparison: verify=False, --no-verify.",
+            )
+
+
 def _run(artifact: Artifact, inputs: list[Any]) -> Trace:
     """What an artifact gives; what its runtime lets through is told as one error."""
     try:
-        return artifact.trace(inputs)
+        with torch.random.fork_rng(devices=()):  # some runtimes are torch itself
+            return artifact.trace(inputs)
     except QuantError:
         raise
     except Exception as failure:
