@@ -193,8 +193,9 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         InputError,
         "the bias cannot be quantized\n"
         "  at QuantLinear(in_features=3, out_features=2, bias=True)\n"
-        "  its scale is input scale · weight scale, and the input has a scale for each channel\n"
-        "  Quantize the input per tensor.",
+        "  its scale is input scale · weight scale, and the input has several scales\n"
+        "  Quantize the input per tensor, and not per channel. A recurrent layer gives each step a scale while it collects "
+        "statistics: calibrate the model first.",
     ),
     "an accumulator without a scale": (
         lambda: qnn.QuantLinear(3, 2, return_quant_tensor=True)(torch.zeros(1, 3)),

@@ -214,6 +214,14 @@ CASES: dict[str, tuple[Callable[[], Any], type[QuantError], str]] = {
   return_quant_tensor is True, and torch packs plain tensors only
   Set return_quant_tensor=False, or pad the sequences instead of packing them.""",
     ),
+    "packed sequences for export": (
+        lambda: torch.export.export(QuantRNN(3, 4).eval(), (pack_sequence([torch.zeros(2, 3)]),)),
+        InputError,
+        """packed sequences cannot be captured for export
+  at QuantRNN(3, 4)
+  how many of them take part in a step is in the values of batch_sizes, and a program knows shapes only
+  Export the layer with a padded batch, or with one sequence, of any length (dynamic_shapes).""",
+    ),
     "no step": (
         lambda: QuantRNN(3, 4)(torch.zeros(0, 2, 3)),
         InputError,

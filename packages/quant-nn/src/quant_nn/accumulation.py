@@ -92,7 +92,11 @@ def no_scale(what: str, where: str, x: Tensor | QuantTensor, weight: Tensor | Qu
             "Leave the bias and the output in float, set output_quant, or use integer quantizers for input and weight."
         )
     elif x.scale.numel() > 1:
-        reason, fix = "the input has a scale for each channel", "Quantize the input per tensor."
+        reason = "the input has several scales"
+        fix = (
+            "Quantize the input per tensor, and not per channel. A recurrent layer gives each step a scale while it collects "
+            "statistics: calibrate the model first."
+        )
     elif _in_groups(weight):
         reason, fix = "the weight has several scales for one output channel", "Leave weight_group_size out."
     else:

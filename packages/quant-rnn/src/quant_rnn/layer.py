@@ -176,6 +176,13 @@ class QuantRecurrent(QuantLayer):
 
     def _compute_packed(self, packed: PackedSequence, given: Sequence[Any] | None) -> tuple[Any, list[Any]]:
         data, sizes, order, back = packed
+        if torch.compiler.is_exporting():
+            raise InputError(
+                "packed sequences cannot be captured for export",
+                where=self._named(),
+                why="how many of them take part in a step is in the values of batch_sizes, and a program knows shapes only",
+                fix="Export the layer with a padded batch, or with one sequence, of any length (dynamic_shapes).",
+            )
         if self.return_quant_tensor:
             raise InputError(
                 "a packed sequence cannot be returned as a quantized tensor",
