@@ -22,7 +22,8 @@ from quant_core.export.quantizer import Quantizer
 from quant_core.export.signature import CallSignature
 from quant_core.export.spec import verify_spec
 from quant_core.export.trace import Trace, TraceRow
-from quant_core.export.verify import Divergence, Verification, verify
+from quant_core.export.verification import Divergence, Verification
+from quant_core.export.verify import verify
 
 __all__ = [
     "Artifact",

@@ -19,7 +19,8 @@ from quant_core.export.files import check_writable
 from quant_core.export.lower import lower
 from quant_core.export.options import check_options
 from quant_core.export.program import Program
-from quant_core.export.verify import Verification, own_copy, verify
+from quant_core.export.verification import Verification
+from quant_core.export.verify import own_copy, verify
 from quant_core.plugins import Registry, registry
 
 
