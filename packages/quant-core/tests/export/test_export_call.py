@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from quant_core.errors import ArtifactError, QuantError, UnknownNameError, UnsupportedError, VerificationError
-from quant_core.export import export
+from quant_core.export import Note, export
 from quant_core.plugins import Registry
 
 
@@ -31,6 +31,26 @@ def test_without_a_path_it_stays_in_memory_and_without_verification_nothing_runs
 ) -> None:
     done = export(net, (x,), target="listing", verify=False, plugins=plugins)
     assert (done.path, done.verification) == (None, None)
+
+
+def test_it_prints_what_to_know_of_it(
+    net: nn.Module, x: Tensor, plugins: Registry, folder: Path, parts: dict[str, Any]
+) -> None:
+    done = export(net, (x,), target="listing", path=folder / "net.json", plugins=plugins)
+    assert str(done) == f"{done.verification}\nsaved as {folder / 'net.json'}"
+    kind = f"{type(net).__module__}.Net"
+    assert repr(done.program) == f"Program({kind}, quantized weights: 2, biases: 2, activations: 2)"
+    assert len(repr(done)) < 1000
+
+    fresh = nn.Sequential(parts["activation"]())
+    unseen = export(fresh, (x,), target="listing", verify=False, plugins=plugins)
+    unseen.artifact.notes = (Note(where="0", what="it is small"),)
+    assert str(unseen) == (
+        "listing, not compared with the model\n"
+        "note: no data has been seen by 0.act_quant; the scale there is the one it starts from\n"
+        "note: it is small\n"
+        "  at 0"
+    )
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ class Exported:
         verification: the comparison with the model; ``None`` when it was switched off or the runtime is not installed.
         path: where it was saved; ``None`` when it was not.
         seconds: how long everything took.
+
+    ``str`` of it is what to know of the export: whether the artifact equals the model, where it is, and every note.
     """
 
     artifact: Artifact
@@ -41,6 +43,15 @@ class Exported:
     verification: Verification | None
     path: Path | None
     seconds: float
+
+    def __str__(self) -> str:
+        verdict = self.verification or f"{self.artifact.target}, not compared with the model"
+        place = [] if self.path is None else [f"saved as {self.path}"]
+        unseen = ", ".join(self.program.uncalibrated)
+        fresh = (
+            [f"note: no data has been seen by {unseen}; the scale there is the one it starts from"] if unseen else []
+        )
+        return "\n".join([str(verdict), *place, *fresh, *(f"note: {note}" for note in self.artifact.notes)])
 
 
 def export(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +33,7 @@ _GUARD = "Guard failed:"
 """How torch begins to say that a shape is not the one that was captured."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Program:
     """A captured model.
 
@@ -48,6 +49,11 @@ class Program:
     exported: ExportedProgram
     modules: ModuleMap
     uncalibrated: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        counts = Counter(quantizer.role for quantizer in self.quantizers)
+        held = f"quantized weights: {counts['weight']}, biases: {counts['bias']}, activations: {counts['activation']}"
+        return f"Program({self.modules.types['']}, {held})"
 
     @property
     def graph(self) -> fx.Graph:
