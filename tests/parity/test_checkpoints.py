@@ -7,6 +7,7 @@ from typing import Any
 
 import brevitas.nn as bnn
 import brevitas.quant as bq
+import brevitas.quant.shifted_scaled_int as their_shifted
 import pytest
 import torch
 from torch import Tensor, nn
@@ -137,6 +138,36 @@ def test_quantizers_by_words(kind: str, options: dict[str, Any]) -> None:
     nets = pair(kind, **collecting, **options)
     train(nets[0], STEPS + 2)
     assert_same_afterwards(*nets)
+
+
+@pytest.mark.parametrize("layer", ["QuantLinear", "QuantConv2d"])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options"),
+    [
+        (QUANTIZERS["ShiftedUint8WeightPerGroupFloatHQO"], their_shifted.ShiftedUint8WeightPerGroupFloatHQO, {}),
+        (
+            QUANTIZERS["Int8WeightPerTensorFloat"],
+            bq.Int8WeightPerTensorFloat,
+            {"scaling_impl_type": "parameter_from_stats", "scaling_per_output": "group", "group_size": 32},
+        ),
+    ],
+)
+def test_what_is_learned_for_groups_of_input_channels(
+    layer: str, ours: Any, theirs: Any, options: dict[str, Any]
+) -> None:
+    """It has an axis more there. Theirs cannot run convolutions with groups, but tells their weight."""
+    sizes = (64, 4) if layer == "QuantLinear" else (64, 4, 2)
+    prefixed = {f"weight_{name}": option for name, option in options.items()}
+    found, wanted = (
+        getattr(library, layer)(*sizes, bias=False, weight_quant=quantizer, **prefixed)
+        for library, quantizer in ((qnn, ours), (bnn, theirs))
+    )
+    with torch.no_grad():
+        wanted.quant_weight()
+        for parameter in wanted.weight_quant.parameters():
+            parameter.mul_(1.07)
+    found.load_state_dict(from_brevitas(wanted.state_dict(), found))
+    assert torch.equal(found.quant_weight().value.flatten(), wanted.quant_weight().value.flatten())
 
 
 def refusal(state: dict[str, Tensor], model: nn.Module) -> str:

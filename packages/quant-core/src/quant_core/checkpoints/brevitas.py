@@ -63,13 +63,14 @@ def from_brevitas(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
     """
     proxies = {name: module for name, module in model.named_modules(remove_duplicate=False) if _is_proxy(module)}
     own = model.state_dict()
+    within = tuple(f"{name}." for name in proxies)
     constants = dict(_constants(model, own))
     found: dict[str, Tensor] = {}
     unknown: list[str] = []
     for key, tensor in state_dict.items():
         renamed = _renamed(key, proxies)
         if renamed in own:
-            found[renamed] = _fitting(key, tensor, own[renamed])
+            found[renamed] = _fitting(key, tensor, own[renamed], of_quantizer=renamed.startswith(within))
         elif renamed in constants:
             _check_constant(key, tensor, constants[renamed])
         else:
@@ -105,9 +106,14 @@ def _renamed(key: str, proxies: Mapping[str, nn.Module]) -> str:
     return key
 
 
-def _fitting(key: str, tensor: Tensor, own: Tensor) -> Tensor:
-    """The tensor in the shape that it has here; one number is one number in any shape."""
-    if tensor.shape != own.shape and not tensor.numel() == own.numel() == 1:
+def _fitting(key: str, tensor: Tensor, own: Tensor, *, of_quantizer: bool) -> Tensor:
+    """The tensor in the shape that it has here; one number is one number in any shape.
+
+    What a quantizer learns for groups has an axis more there, of size 1.
+    """
+    sizes = [[size for size in shape if size != 1] for shape in (tensor.shape, own.shape)]
+    same = sizes[0] == sizes[1] if of_quantizer else tensor.numel() == own.numel() == 1
+    if tensor.shape != own.shape and not same:
         raise StateError(
             f"{key!r} does not fit the model",
             why=f"it has the shape {tuple(tensor.shape)} in the checkpoint and {tuple(own.shape)} in the model",
