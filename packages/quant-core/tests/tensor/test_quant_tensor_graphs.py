@@ -147,6 +147,19 @@ def test_equal_scales_are_the_same_grid_only_if_one_quantizer_stores_them_in_a_g
     assert_same(torch.compile(add, fullgraph=True, backend="eager")(x, x.scale.clone()), eager)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_scales_per_channel_of_one_quantizer_are_the_same_grid_unless_they_were_moved(whole: bool):
+    def add(x: QuantTensor, scale: torch.Tensor) -> Any:
+        y = x.replace(scale=scale, origin=origin)
+        z = x.replace(origin=origin)
+        return z + y if whole else z.flip(1) + y.flip(1)
+
+    origin, x = GridOrigin(), image("per_channel")
+    eager = add(x, x.scale.clone())
+    assert isinstance(eager, QuantTensor) == whole
+    assert_same(torch.compile(add, fullgraph=True, backend="eager")(x, x.scale.clone()), eager)
+
+
 def test_a_scale_that_was_learned_on_meanwhile_is_another_grid():
     x = image().replace(origin=GridOrigin())
     assert type(x + x.replace(scale=x.scale * 2)) is torch.Tensor

@@ -81,16 +81,11 @@ class QuantJoin(QuantLayer):
         if quantize is None:
             return list(operands)
         if not quantize.reads_input:  # a scale that is stored is one for all calls
-            quantized = [quantize(operand) for operand in operands]
-            return _at_one_scale(quantized, quantized[0])
+            return [quantize(operand) for operand in operands]
         values = [value_of(operand) for operand in operands]
         if all(value.dim() > 0 and value.shape[1:] == values[0].shape[1:] for value in values):
             joint = quantize(torch.cat(values))
-            parts = joint.split([len(value) for value in values])
-            varies = isinstance(joint, QuantTensor) and not constant_along(
-                joint, (0,)
-            )  # each part has rows of the scale
-            return list(parts) if varies else _at_one_scale(parts, joint)
+            return _parts(joint, [len(value) for value in values])
         flat = quantize(torch.cat([value.flatten() for value in values]))
         parts = flat.split([value.numel() for value in values])
         return [part.reshape(value.shape) for part, value in zip(parts, values, strict=True)]
@@ -210,13 +205,12 @@ class QuantCat(QuantJoin):
         )
 
 
-def _at_one_scale(parts: Sequence[Operand], grid: Operand) -> list[Operand]:
-    """Parts that were quantized alike, with one and the same scale: a graph cannot compare two scales per channel."""
-    if not isinstance(grid, QuantTensor) or grid.per_tensor:
-        return list(parts)
-    return [
-        part.replace(scale=grid.scale, zero_point=grid.zero_point) for part in parts if isinstance(part, QuantTensor)
-    ]
+def _parts(joint: Operand, sizes: list[int]) -> list[Operand]:
+    """Pieces along the first axis; a scale that does not vary along it is that of each of them."""
+    parts: list[Operand] = list(joint.split(sizes))
+    if not isinstance(joint, QuantTensor) or not constant_along(joint, (0,)):
+        return parts
+    return [joint.replace(value=value_of(part)) for part in parts]
 
 
 def _differ(one: Operand, other: Operand) -> bool:

@@ -39,7 +39,9 @@ def same_grid(x: QuantTensor, y: QuantTensor) -> bool:
     zero = x.symmetric and y.symmetric
     if x.scale is y.scale and (zero or x.zero_point is y.zero_point):
         return True
-    if x.origin is None or x.origin is not y.origin or not (x.per_tensor and y.per_tensor):
+    if x.origin is None or x.origin is not y.origin:
+        return False
+    if not (x.per_tensor and y.per_tensor) and _shapes(x) != _shapes(y):
         return False
     if torch.compiler.is_compiling() or x.scale.is_meta or y.scale.is_meta:
         return True
@@ -109,6 +111,10 @@ def offsets(x: QuantTensor) -> tuple[Tensor, Tensor]:
         return low, high
     zero_point = x.zero_point.detach().to(torch.float64)
     return low - zero_point.amax(), high - zero_point.amin()
+
+
+def _shapes(x: QuantTensor) -> tuple[torch.Size, torch.Size]:
+    return x.scale.shape, x.zero_point.shape
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

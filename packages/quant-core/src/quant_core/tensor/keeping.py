@@ -68,7 +68,7 @@ def reduced(x: QuantTensor, value: Tensor, args: tuple[Any, ...], kwargs: dict[s
     scale, zero_point = (
         part if keep else part.squeeze(axes) for part in (aligned(x.scale, x.ndim), aligned(x.zero_point, x.ndim))
     )
-    return x.replace(value=value, scale=scale, zero_point=zero_point)
+    return x.replace(value=value, scale=scale, zero_point=zero_point, origin=None)
 
 
 def rectifies(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

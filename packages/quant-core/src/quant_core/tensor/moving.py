@@ -31,9 +31,9 @@ def moves(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs
     along = _ALONG.get(name, function)
     scale, zero_point = (moved(part, x.shape, lambda t: along(t, *rest, **options)) for part in (x.scale, x.zero_point))
     if single:
-        return x.replace(value=values, scale=scale, zero_point=zero_point)
+        return x.replace(value=values, scale=scale, zero_point=zero_point, origin=None)
     parts = zip(values, scale, zero_point, strict=True)
-    return type(values)([x.replace(value=v, scale=s, zero_point=z) for v, s, z in parts])
+    return type(values)([x.replace(value=v, scale=s, zero_point=z, origin=None) for v, s, z in parts])
 
 
 def joins(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -51,7 +51,7 @@ def joins(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs
         function([getattr(part, field).expand(part.shape) for part in parts], *args[1:], **kwargs)
         for field in ("scale", "zero_point")
     )
-    return first.replace(value=value, scale=scale, zero_point=zero_point, **_widest(parts))
+    return first.replace(value=value, scale=scale, zero_point=zero_point, origin=None, **_widest(parts))
 
 
 def chooses(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
