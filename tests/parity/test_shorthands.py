@@ -55,6 +55,7 @@ WEIGHTS: list[dict[str, Any]] = [
     {"quant_type": "binary", "scaling_impl_type": "parameter", "scaling_init": 0.2, "scaling_per_output_channel": True},
     {"scaling_per_output": "tensor"},
     {"scaling_per_output": "channel"},
+    {"scaling_per_output_type": "channel"},
     {"scaling_per_output_channel": True},
     {"scaling_stats_op": "max"},
     {"scaling_stats_op": "max_ave"},

@@ -30,6 +30,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "scaling_impl_type=const": {"scaling_init": 0.5},
     "scaling_impl_type=parameter": {"scaling_init": 0.5},
     "scaling_per_output=group": {"group_size": 3},
+    "scaling_per_output_type=group": {"group_size": 3},
     "scaling_const": {"scaling_const": 0.5, "scaling_impl_type": "parameter"},
     "max_val": {"max_val": 6},
     "min_val": {"min_val": -6},
@@ -48,7 +49,7 @@ class Layer(nn.Linear):
 def options_for(entry: Shorthand, kind: str) -> dict[str, Any]:
     options = {} if entry.word is None else {entry.keyword: entry.word}
     options |= NEEDED.get(entry.name, {})
-    if kind == "activation" and entry.name == "scaling_per_output=channel":
+    if kind == "activation" and entry.name.startswith("scaling_per_output") and entry.word == "channel":
         options["per_channel_broadcastable_shape"] = (1, 6)
     if kind == "activation" and entry.name == "scaling_stats_op=max_ave":
         options["output_channel_dim"] = 1
@@ -143,6 +144,7 @@ ENUMERATIONS = {
     "scaling_impl_type": words.ScalingImplType,
     "restrict_scaling_type": words.RestrictValueType,
     "scaling_per_output": words.ScalingPerOutputType,
+    "scaling_per_output_type": words.ScalingPerOutputType,
     "scaling_stats_op": words.StatsOp,
     "float_to_int_impl_type": words.FloatToIntImplType,
 }

@@ -40,7 +40,7 @@ class ScalingImplType(StrEnum):
 
 
 class ScalingPerOutputType(StrEnum):
-    """``scaling_per_output``: which values share a scale."""
+    """``scaling_per_output``, or ``scaling_per_output_type``: which values share a scale."""
 
     TENSOR = "TENSOR"
     CHANNEL = "CHANNEL"

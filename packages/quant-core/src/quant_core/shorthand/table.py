@@ -129,15 +129,21 @@ _RESTRICTION: Final = tuple(
     )
 )
 
-_GRANULARITY: Final = (
-    _one("scaling_per_output=tensor", "one scale", {"scaling_per_output_channel": False}),
-    _one("scaling_per_output=channel", "a scale for each channel", {"scaling_per_output_channel": True}),
-    Shorthand(
-        name="scaling_per_output=group",
-        summary="a scale for each group_size neighbours among the input channels",
-        weight={"granularity": f"{_COMPUTED}:groups"},
-    ),
+_GRANULARITY: Final = tuple(
+    Shorthand(name=f"{keyword}={word}", summary=summary, sets=sets, weight=weight)
+    for keyword in ("scaling_per_output", "scaling_per_output_type")
+    for word, summary, sets, weight in (
+        ("tensor", "one scale", {"scaling_per_output_channel": False}, {}),
+        ("channel", "a scale for each channel", {"scaling_per_output_channel": True}, {}),
+        (
+            "group",
+            "a scale for each group_size neighbours among the input channels",
+            {},
+            {"granularity": f"{_COMPUTED}:groups"},
+        ),
+    )
 )
+"""Either keyword: users have the one or the other in their code."""
 
 _STATISTICS: Final = tuple(
     _one(f"scaling_stats_op={word}", summary, _component("scaling_stats_impl", name))
