@@ -29,7 +29,9 @@ def quant_quantizers() -> Iterable[Quantizer]:
     )
     yield _quantizer("ShiftedUint8WeightPerChannelFloatHQO", "the same with scale and zero-point per output channel")
     yield _quantizer("ShiftedUint8WeightPerGroupFloatHQO", "the same with scale and zero-point per 32 input channels")
-    yield _quantizer("ShiftedUint8WeightGroupQuantFloat", "unsigned weights, scale and zero-point per group_size inputs")
+    yield _quantizer(
+        "ShiftedUint8WeightGroupQuantFloat", "unsigned weights, scale and zero-point per group_size inputs"
+    )
     yield _quantizer(
         "ShiftedUint8ActPerTensorFloat", "unsigned activations, learned float scale and integer zero-point"
     )
@@ -77,7 +79,8 @@ def quant_quantizers() -> Iterable[Quantizer]:
     yield _quantizer("Uint8ActPerTensorFixedPoint", "unsigned activations, a learned power-of-two scale")
     yield _quantizer("Uint8ActPerTensorFixedPointMaxInit", "the same, starting from max_val")
     yield _quantizer(
-        "Int8ActPerTensorFixedPointMinMaxInit", "signed activations, power-of-two scale starting from min_val and max_val"
+        "Int8ActPerTensorFixedPointMinMaxInit",
+        "signed activations, power-of-two scale starting from min_val and max_val",
     )
     yield _quantizer("Int8BiasPerTensorFixedPointInternalScaling", "8-bit bias with its own power-of-two scale")
     yield _quantizer("Int8BiasPerTensorFloatInternalScaling", "8-bit bias with its own float scale")

@@ -68,10 +68,8 @@ class QuantWeightLayer(QuantLayer):
             input: the input that it is meant for, where a quantizer bounds the weight by the bits of the input and the layer has
                 no ``input_quant`` that tells them.
         """
-        if self.weight_quant is None:
-            return self.weight
-        quantized: QuantTensor | Tensor = self.weight_quant(self.weight, input)
-        return quantized
+        quantizer = self.weight_quant
+        return self.weight if quantizer is None else quantizer(self.weight, input)
 
     def accumulator(self, input: Tensor | QuantTensor) -> Accumulator:
         """What the accumulator must hold: from the integers of the weight and the range of the input, for any input of it.

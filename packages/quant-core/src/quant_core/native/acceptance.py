@@ -69,21 +69,21 @@ def _quantizes_by_largest(kernels: Kernels, x: Tensor, g: Tensor) -> bool:
     largest = x.abs().amax(dim=1)
     ties = x.abs() == largest[:, None]
     scale = x.new_empty(_CHANNELS, 1)
-    y, most = kernels.by_largest(x, scale, 0.0, _HIGH, _BOUNDS, "ROUND")
+    y, most = kernels.by_largest(x, scale, 0.0, _BOUNDS, _HIGH, "ROUND")
     if not torch.equal(most, largest[:, None]) or not torch.equal(scale, most / _HIGH):
         return False
     levels = (x / scale).round().clamp(_LOW, _HIGH)
     terms = g * (levels - x / scale)
     through = (terms.sum(dim=1, keepdim=True) + g[:, :1]) / _HIGH
     wanted = g + x.sign() * ties * through / ties.sum(dim=1, keepdim=True)
-    found = kernels.gradient_by_largest(g, g[:, :1].contiguous(), x, scale, most, _HIGH, _BOUNDS, "ROUND")
+    found = kernels.gradient_by_largest(g, g[:, :1].contiguous(), x, scale, most, _BOUNDS, _HIGH, "ROUND")
     passes = torch.equal(found[~ties], wanted[~ties])
     return passes and torch.equal(y, levels * scale) and torch.allclose(found, wanted, rtol=1e-3)
 
 
 def _quantizes_by_threshold(kernels: Kernels, x: Tensor, g: Tensor, parameter: Tensor) -> bool:
     """By comparison with the kernels that it consists of."""
-    y, scale, code = kernels.by_threshold(x, -parameter, _GRAIN, 0.6, _HIGH, _BOUNDS, "ROUND", rectify=False)
+    y, scale, code = kernels.by_threshold(x, -parameter, _GRAIN, 0.6, _BOUNDS, _HIGH, "ROUND", rectify=False)
     wanted_scale = parameter.clamp(min=0.6) / _HIGH
     wanted, _ = kernels.quantize(x, wanted_scale, None, _GRAIN, _BOUNDS, "ROUND", rectify=False, keep=False)
     if not torch.equal(scale, wanted_scale) or not torch.equal(y, wanted):

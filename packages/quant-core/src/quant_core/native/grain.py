@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from quant_core.tracing import is_traced
+
+_KINDS: Final = (Tensor, nn.Parameter)
 
 
 def grain_of(x: Tensor, scale: Tensor) -> tuple[int, int, int] | None:
@@ -19,7 +22,7 @@ def grain_of(x: Tensor, scale: Tensor) -> tuple[int, int, int] | None:
     >>> grain_of(torch.ones(2, 3, 4, 4), torch.ones(1, 3, 1, 1)), grain_of(torch.ones(5), torch.tensor(1.0))
     ((2, 3, 16), (1, 1, 5))
     """
-    if not (is_plain(x) and is_plain(scale) and scale.is_contiguous()):
+    if is_traced() or not (_is_readable(x) and _is_readable(scale) and scale.is_contiguous()):
         return None
     if scale.numel() == 1:
         dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
@@ -39,7 +42,7 @@ def has_values(x: Tensor) -> bool:
     >>> has_values(torch.ones(1))
     True
     """
-    return type(x) in (Tensor, nn.Parameter) and not is_traced()
+    return type(x) in _KINDS and not is_traced()
 
 
 def is_plain(x: Tensor) -> bool:
@@ -48,4 +51,8 @@ def is_plain(x: Tensor) -> bool:
     >>> is_plain(torch.ones(1)), is_plain(torch.ones(1, dtype=torch.float64))
     (True, False)
     """
-    return x.dtype == torch.float32 and x.device.type == "cpu" and has_values(x) and not x.is_neg()
+    return not is_traced() and _is_readable(x)
+
+
+def _is_readable(x: Tensor) -> bool:
+    return type(x) in _KINDS and x.dtype == torch.float32 and x.is_cpu and not x.is_neg()

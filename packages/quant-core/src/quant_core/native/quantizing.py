@@ -106,8 +106,8 @@ class QuantizingKernels(Binding):
         parameter: Tensor,
         grain: Grain,
         minimum: float,
-        divisor: float,
         bounds: Bounds,
+        divisor: float,
         mode: str,
         *,
         rectify: bool,
@@ -142,8 +142,10 @@ class QuantizingKernels(Binding):
     ) -> tuple[Tensor | None, Tensor]:
         """The gradients of :meth:`by_threshold`, for those of the value and of the scale, of which one may be missing."""
         grad_x = None if g is None else torch.empty_like(g)
-        for_parameter, sums = torch.empty_like(parameter), parameter.new_empty(3 * grain[1])
-        partials = parameter.new_empty(3 * blocks_of(grain), dtype=torch.float64)
+        for_parameter, blocks = torch.empty_like(parameter), 3 * blocks_of(grain)
+        room = parameter.new_empty(
+            blocks + 2 * grain[1], dtype=torch.float64
+        )  # partial sums, and three sums in float32
         self._gradient_by_threshold(
             None if g is None else g.data_ptr(),
             None if of_scale is None else of_scale.data_ptr(),
@@ -153,8 +155,8 @@ class QuantizingKernels(Binding):
             parameter.data_ptr(),
             divisor,
             *bounds,
-            partials.data_ptr(),
-            sums.data_ptr(),
+            room.data_ptr(),
+            room.data_ptr() + 8 * blocks,
             for_parameter.data_ptr(),
             torch.get_num_threads(),
         )

@@ -44,7 +44,7 @@ class SearchingKernels(Binding):
         return out
 
     def by_largest(
-        self, x: Tensor, scale: Tensor, minimum: float, divisor: float, bounds: Bounds, mode: str
+        self, x: Tensor, scale: Tensor, minimum: float, bounds: Bounds, divisor: float, mode: str
     ) -> tuple[Tensor, Tensor]:
         """Fill ``scale`` with ``max(max |x|, minimum) / divisor``; it has one element, or one for each channel on the first axis.
 
@@ -73,8 +73,8 @@ class SearchingKernels(Binding):
         x: Tensor,
         scale: Tensor,
         most: Tensor,
-        divisor: float,
         bounds: Bounds,
+        divisor: float,
         mode: str,
     ) -> Tensor:
         """The gradient of :meth:`by_largest`, for that of the value and that of the scale, of which one may be missing."""

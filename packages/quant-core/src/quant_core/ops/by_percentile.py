@@ -11,23 +11,15 @@ from torch import Tensor
 from quant_core.native import Grain, grain_of, kernels
 from quant_core.ops.native_gradients import in_memory_order_of
 from quant_core.ops.second_order import is_recorded, masked_gradients
+from quant_core.ops.threshold_grid import ThresholdGrid
 
 
 def quantize_by_percentile(
-    x: Tensor,
-    like: Tensor,
-    *,
-    nth: int,
-    minimum: float,
-    low: float,
-    high: float,
-    divisor: float,
-    rounding_mode: str,
-    rectify: bool,
+    x: Tensor, like: Tensor, grid: ThresholdGrid, *, nth: int, rectify: bool
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """``(value, scale, threshold)`` with ``scale = threshold / divisor``, by the native kernels.
+    """``(value, scale, threshold)`` at the ``nth`` largest ``|x|``, by the native kernels.
 
-    The threshold is the ``nth`` largest ``|x|``, at least ``minimum``. The numbers are those of the percentile, of
+    The threshold is no smaller than the smallest one. The numbers are those of the percentile, of
     :func:`~quant_core.ops.clamp_min_ste`, the division and :func:`~quant_core.ops.quantize_int` with
     ``clamp_gradient="masked"``, one after the other. The gradient of the scale goes to the element found; of equal ones the
     first is the largest.
@@ -35,12 +27,8 @@ def quantize_by_percentile(
     Args:
         x: float tensor of any shape.
         like: a tensor of one element, whose shape scale and threshold get.
+        grid: what the threshold makes.
         nth: which one, from 1.
-        minimum: the smallest threshold; the gradient passes below it.
-        low: the smallest integer.
-        high: the largest integer.
-        divisor: the integer that the threshold stands for.
-        rounding_mode: one of :data:`~quant_core.ops.rounding.ROUNDING_MODES`.
         rectify: quantize ``max(x, 0)``, whose percentile it is then.
 
     Returns:
@@ -49,24 +37,20 @@ def quantize_by_percentile(
     if torch.compiler.is_compiling():
         return None
     library = kernels()
-    if library is None or rounding_mode not in library.modes or not 0 < nth <= min(library.most_ranked, x.numel()):
+    if library is None or grid.rounding_mode not in library.modes or not 0 < nth <= min(library.most_ranked, x.numel()):
         return None
     grain = grain_of(x, like)
     if grain is None or like.numel() != 1:
         return None
     keep = x.requires_grad and torch.is_grad_enabled()
-    options = _Options(like, nth, minimum, (low, high), divisor, rounding_mode, rectify, grain, keep)
-    value, scale, threshold = _ByPercentile.apply(x, options)  # type: ignore[no-untyped-call]
+    options = _Options(like, nth, rectify, grain, keep)
+    value, scale, threshold = _ByPercentile.apply(x, grid, options)  # type: ignore[no-untyped-call]
     return value, scale, threshold
 
 
 class _Options(NamedTuple):
     like: Tensor
     nth: int
-    minimum: float
-    bounds: tuple[float, float]
-    divisor: float
-    rounding_mode: str
     rectify: bool
     grain: Grain
     keep: bool
@@ -76,10 +60,11 @@ class _ByPercentile(torch.autograd.Function):
     """Two bytes per element are kept. The gradient stops at the clamp, from where it reaches the element found."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, options: _Options) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, grid: ThresholdGrid, options: _Options) -> tuple[Tensor, Tensor, Tensor]:
         library = kernels()
         assert library is not None
-        like, nth, minimum, bounds, divisor, rounding_mode, rectify, grain, keep = options
+        minimum, bounds, divisor, rounding_mode = grid
+        like, nth, rectify, grain, keep = options
         threshold, scale = torch.empty_like(like), torch.empty_like(like)
         ctx.found = library.nth_largest(x, nth, threshold, scale, minimum, divisor, rectify=rectify)
         y, code = library.quantize(x, scale, None, grain, bounds, rounding_mode, rectify=rectify, keep=keep)
@@ -101,17 +86,17 @@ class _ByPercentile(torch.autograd.Function):
             code = torch.empty_strided(code.shape, ctx.strides, dtype=code.dtype).copy_(code)
         of_value, of_scale, _ = grads
         if is_recorded():
-            return _recorded(of_value, of_scale, code, divisor, bounds, *ctx.found), None
+            return _recorded(of_value, of_scale, code, divisor, bounds, *ctx.found), None, None
         sums = None
         if of_value is not None:
             grad_x, sums = library.gradient(in_memory_order_of(code, of_value), code, None, grain, bounds)
         elif of_scale is not None:
             grad_x = torch.zeros_like(code, dtype=of_scale.dtype)
         else:
-            return None, None
+            return None, None, None
         index, element = ctx.found
         library.add_at_element(grad_x, index, element, sums, of_scale, divisor)
-        return grad_x, None
+        return grad_x, None, None
 
 
 def _recorded(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,20 +11,13 @@ from quant_core.native import Grain, grain_of, kernels
 from quant_core.ops.native_gradients import in_memory_order_of
 from quant_core.ops.second_order import is_recorded, masked_gradients
 from quant_core.ops.straight_through import binary_sign
+from quant_core.ops.threshold_grid import ThresholdGrid
 
 
 def quantize_by_threshold(
-    x: Tensor,
-    parameter: Tensor,
-    *,
-    minimum: float,
-    low: float,
-    high: float,
-    divisor: float,
-    rounding_mode: str,
-    rectify: bool,
+    x: Tensor, parameter: Tensor, grid: ThresholdGrid, *, rectify: bool
 ) -> tuple[Tensor, Tensor] | None:
-    """``(value, scale)`` with ``scale = max(|parameter|, minimum) / divisor``, by the native kernels.
+    """``(value, scale)`` at the threshold ``|parameter|``, by the native kernels.
 
     The numbers are those of :func:`~quant_core.ops.magnitude_at_least`, the division and
     :func:`~quant_core.ops.quantize_int` with ``clamp_gradient="masked"``, one after the other.
@@ -32,11 +25,7 @@ def quantize_by_threshold(
     Args:
         x: float tensor of any shape.
         parameter: broadcastable to it: one element, or one for each channel.
-        minimum: the smallest threshold; the gradient passes below it.
-        low: the smallest integer.
-        high: the largest integer.
-        divisor: the integer that the threshold stands for.
-        rounding_mode: one of :data:`~quant_core.ops.rounding.ROUNDING_MODES`.
+        grid: what the threshold makes.
         rectify: quantize ``max(x, 0)``.
 
     Returns:
@@ -45,38 +34,27 @@ def quantize_by_threshold(
     if torch.compiler.is_compiling() or not (parameter.requires_grad and torch.is_grad_enabled()):
         return None
     library = kernels()
-    if library is None or rounding_mode not in library.modes:
+    if library is None or grid.rounding_mode not in library.modes:
         return None
     grain = grain_of(x, parameter)
     if grain is None or x.numel() == 0:
         return None
-    options = _Options(minimum, (low, high), divisor, rounding_mode, rectify, grain)
-    value, scale = _ByThreshold.apply(x, parameter, options)  # type: ignore[no-untyped-call]
+    value, scale = _ByThreshold.apply(x, parameter, grid, grain, rectify)  # type: ignore[no-untyped-call]
     return value, scale
-
-
-class _Options(NamedTuple):
-    minimum: float
-    bounds: tuple[float, float]
-    divisor: float
-    rounding_mode: str
-    rectify: bool
-    grain: Grain
 
 
 class _ByThreshold(torch.autograd.Function):
     """Two bytes per element are kept. The gradient stops at the clamp, from where it reaches the threshold."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, parameter: Tensor, options: _Options) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, parameter: Tensor, grid: ThresholdGrid, grain: Grain, rectify: bool
+    ) -> tuple[Tensor, Tensor]:
         library = kernels()
         assert library is not None
-        minimum, bounds, divisor, rounding_mode, rectify, grain = options
-        y, scale, code = library.by_threshold(
-            x, parameter, grain, minimum, divisor, bounds, rounding_mode, rectify=rectify
-        )
+        y, scale, code = library.by_threshold(x, parameter, grain, *grid, rectify=rectify)
         ctx.save_for_backward(code, parameter)
-        ctx.options = grain, divisor, bounds
+        ctx.options = grain, grid.divisor, grid.bounds
         ctx.set_materialize_grads(False)
         return y, scale
 
@@ -87,14 +65,14 @@ class _ByThreshold(torch.autograd.Function):
         code, parameter = ctx.saved_tensors
         of_value, of_scale = grads
         if is_recorded():
-            return _recorded(of_value, of_scale, code, parameter, *ctx.options[1:])
+            return *_recorded(of_value, of_scale, code, parameter, *ctx.options[1:]), None, None, None
         if of_value is not None:
             of_value = in_memory_order_of(code, of_value)
         elif of_scale is None:
-            return None, None, None
+            return None, None, None, None, None
         if of_scale is not None:
             of_scale = of_scale.contiguous()
-        return *library.gradient_by_threshold(of_value, of_scale, code, parameter, *ctx.options), None
+        return *library.gradient_by_threshold(of_value, of_scale, code, parameter, *ctx.options), None, None, None
 
 
 def _recorded(
@@ -104,12 +82,12 @@ def _recorded(
     parameter: Tensor,
     divisor: float,
     bounds: tuple[float, float],
-) -> tuple[Tensor | None, ...]:
+) -> tuple[Tensor | None, Tensor | None]:
     """The same for a backward pass that is itself differentiated."""
     grad_x = None
     if of_value is not None:
         grad_x, through_value, *_ = masked_gradients(of_value, code, parameter, 0, *bounds)
         of_scale = through_value if of_scale is None else through_value + of_scale
     if of_scale is None:
-        return None, None, None
-    return grad_x, of_scale / divisor * binary_sign(parameter.detach()), None
+        return None, None
+    return grad_x, of_scale / divisor * binary_sign(parameter.detach())

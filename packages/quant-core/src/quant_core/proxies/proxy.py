@@ -64,7 +64,7 @@ class QuantProxy(nn.Module):
     @property
     def is_quant_enabled(self) -> bool:
         """Whether tensors are quantized: unless ``disable_quant`` is set, or ``tensor_quant`` is ``None``."""
-        return not self.disable_quant and self.tensor_quant is not None
+        return not self.disable_quant and self._modules.get("tensor_quant") is not None
 
     @property
     def learns_bit_width(self) -> bool:
@@ -132,10 +132,7 @@ class QuantProxy(nn.Module):
     @property
     def reads_input(self) -> bool:
         """Whether the next grid is computed from the tensor, so that two calls may have two grids."""
-        quant = self.tensor_quant
-        if getattr(getattr(quant, "scaling_impl", None), "reads_input", True):
-            return True
-        return bool(getattr(getattr(quant, "zero_point_impl", None), "reads_input", False))
+        return _reads_input(self.tensor_quant)
 
     def _take(self, built: Mapping[str, Any]) -> None:
         """Keep what a subclass asked for in ``roots``."""
@@ -176,8 +173,10 @@ class QuantProxy(nn.Module):
 
     def _quantize(self, *tensors: Any, **options: Any) -> QuantTensor:
         """What ``tensor_quant`` makes of them."""
-        reads_input = self.reads_input  # asked before: the last step that collects statistics still does
-        value, scale, zero_point, bit_width = self.tensor_quant(*tensors, **options)
+        quant = self._modules["tensor_quant"]
+        assert quant is not None
+        reads_input = _reads_input(quant)  # asked before: the last step that collects statistics still does
+        value, scale, zero_point, bit_width = quant(*tensors, **options)
         return QuantTensor(
             value,
             scale,
@@ -244,6 +243,12 @@ class QuantProxy(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+
+
+def _reads_input(quant: nn.Module | None) -> bool:
+    parts = {} if quant is None else quant._modules
+    scaling, zero_point = parts.get("scaling_impl"), parts.get("zero_point_impl")
+    return bool(getattr(scaling, "reads_input", True) or getattr(zero_point, "reads_input", False))
 
 
 def _given(injector: type[Injector], modules: Iterable[nn.Module]) -> dict[str, nn.Module]:

@@ -74,7 +74,10 @@ class ParameterFromRuntimeStatsScaling(Scaling):
     @property
     def reads_input(self) -> bool:
         """Only while collecting."""
-        return self.training and not self.collected.over and self.collected.running
+        if not self.training:
+            return False
+        collected = self.collected
+        return not collected.over and collected.running
 
     @property
     def awaits_data(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from quant_core.components.stats import AbsMax
 from quant_core.ops.by_largest import quantize_by_largest
 from quant_core.ops.by_percentile import quantize_by_percentile
 from quant_core.ops.by_threshold import quantize_by_threshold
+from quant_core.ops.threshold_grid import ThresholdGrid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,25 +30,21 @@ class FusedQuant:
 
     Attributes:
         parts: the components that it stands for, by their names in the quantizer.
-        minimum: the smallest threshold.
-        options: the range, the integer that the threshold stands for, and the rounding.
+        threshold_grid: what a threshold makes.
     """
 
     parts: Mapping[str, nn.Module]
-    minimum: float
-    options: Mapping[str, Any]
+    threshold_grid: ThresholdGrid
 
     @property
     def zero_point(self) -> Tensor:
         """The number 0, a 0-dim tensor."""
-        zero: Tensor = self.parts["zero_point_impl"].zero_point  # type: ignore[assignment]
-        return zero
+        return self.parts["zero_point_impl"]._buffers["zero_point"]  # type: ignore[return-value]  # it has one
 
     @property
     def bit_width(self) -> Tensor:
         """A 0-dim tensor."""
-        bits: Tensor = self.parts["bit_width_impl"].bit_width  # type: ignore[assignment]
-        return bits
+        return self.parts["bit_width_impl"]._buffers["bit_width"]  # type: ignore[return-value]  # it has one
 
     def still_stands_for(self, parts: Mapping[str, nn.Module | None]) -> bool:
         """Whether none of the components has been replaced since."""
@@ -75,8 +73,8 @@ class LargestQuant(FusedQuant):
         """
         if rectify:
             return None
-        found = quantize_by_largest(x, per_channel=self.per_channel, minimum=self.minimum, **self.options)
-        if found is not None:
+        found = quantize_by_largest(x, self.threshold_grid, per_channel=self.per_channel)
+        if found is not None and (self.per_channel or not math.isfinite(found[1].item())):
             self.scaling_impl.check(found[1])
         return found
 
@@ -96,10 +94,10 @@ class LearnedQuant(FusedQuant):
         scaling = self.scaling_impl
         parameter = scaling.parameter_now()
         if parameter is not None:
-            return quantize_by_threshold(x, parameter, minimum=self.minimum, rectify=rectify, **self.options)
+            return quantize_by_threshold(x, parameter, self.threshold_grid, rectify=rectify)
         if isinstance(scaling, ParameterScaling) or not (nth := scaling.nth_largest(x)):
             return None
-        found = quantize_by_percentile(x, scaling.value, nth=nth, minimum=self.minimum, rectify=rectify, **self.options)
+        found = quantize_by_percentile(x, scaling.value, self.threshold_grid, nth=nth, rectify=rectify)
         if found is None:
             return None
         value, scale, threshold = found
@@ -108,13 +106,18 @@ class LearnedQuant(FusedQuant):
 
 
 def fused_quant(
-    parts: Mapping[str, nn.Module], clamp_gradient: str, options: Mapping[str, Any]
+    parts: Mapping[str, nn.Module],
+    clamp_gradient: str,
+    bounds: tuple[float, float],
+    divisor: float,
+    rounding_mode: str,
 ) -> LargestQuant | LearnedQuant | None:
     """The same as what a quantizer around zero of constant range computes, or ``None`` where that is something else."""
     scaling = parts["scaling_impl"]
     if not isinstance(scaling, Scaling) or type(scaling.restrict_scaling_impl) is not FloatRestriction:
         return None
-    given: dict[str, Any] = {"parts": parts, "minimum": scaling.least, "options": options, "scaling_impl": scaling}
+    grid = ThresholdGrid(scaling.least, bounds, divisor, rounding_mode)
+    given: dict[str, Any] = {"parts": parts, "threshold_grid": grid, "scaling_impl": scaling}
     if type(scaling) in (ParameterScaling, ParameterFromRuntimeStatsScaling):
         return LearnedQuant(**given) if clamp_gradient == "masked" else None
     if type(scaling) is not StatsFromParameterScaling or not scaling.is_plain or clamp_gradient != "pass":

@@ -133,9 +133,8 @@ class IntQuant(TensorQuant):
             return None
         if self.rounding_impl is not None or self.delay.passed is not None or type(self).grid is not IntQuant.grid:
             return None
-        low, high = integer_range(bits, signed=self.signed, narrow_range=self.narrow_range)
-        options = {"low": low, "high": high, "divisor": parts["int_scaling_impl"](bits)}
-        return fused_quant(parts, self.clamp_gradient, {**options, "rounding_mode": self.rounding_mode})
+        bounds = integer_range(bits, signed=self.signed, narrow_range=self.narrow_range)
+        return fused_quant(parts, self.clamp_gradient, bounds, parts["int_scaling_impl"](bits), self.rounding_mode)
 
     def _compose(self, x: Tensor, scale: Tensor, zero_point: Tensor | float, bit_width: Tensor) -> Tensor:
         """For a rounding of one's own, and for a range whose ends are fractions."""
