@@ -304,3 +304,25 @@ def test_training_compiles_for_a_smaller_last_batch() -> None:
     for size in (8, 8, 5, 8, 3):
         x = torch.randn(size, 6)
         assert torch.allclose(compiled(x), net(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [lambda: qnn.QuantLinear(6, 4), qnn.QuantReLU, lambda: qnn.QuantIdentity(bit_width=4)])
+def test_a_hook_on_a_quantizer_is_called_with_the_grid(make: Callable[[], nn.Module]) -> None:
+    layer, seen = make(), list[object]()
+    quantizer = layer.weight_quant if isinstance(layer, qnn.QuantLinear) else layer.act_quant
+    quantizer.register_forward_hook(lambda module, args, out: seen.append(out))
+    layer(torch.randn(2, 6))
+    assert [type(one) for one in seen] == [QuantTensor]
+
+
+def test_a_subclass_says_what_its_quantized_weight_is() -> None:
+    class Halved(qnn.QuantLinear):
+        def quant_weight(self, input: QuantTensor | Tensor | None = None) -> QuantTensor | Tensor:
+            return super().quant_weight(input) * 0.5
+
+    torch.manual_seed(0)
+    halved = Halved(6, 4, bias=False)
+    whole = qnn.QuantLinear(6, 4, bias=False)
+    whole.load_state_dict(halved.state_dict())
+    x = torch.randn(2, 6)
+    assert torch.equal(2 * halved(x), whole(x))

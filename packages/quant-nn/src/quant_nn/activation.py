@@ -69,8 +69,10 @@ class QuantActivation(QuantLayer):
     def forward(self, input: Tensor | QuantTensor) -> Tensor | QuantTensor:
         """Float tensor or ``QuantTensor`` of any shape; returns the same shape."""
         x = input if self.input_quant is None else self.input_quant(input)
-        function: Any = self.float_impl if self.act_quant is None else self.act_quant
-        return self._hand_on(function(x))
+        quantizer, function = self.act_quant, self.float_impl
+        if quantizer is None:
+            return self._hand_on(x if function is None else function(x))
+        return quantizer(x) if self.return_quant_tensor else quantizer.values(x)
 
     def __repr__(self) -> str:
         """One line, also for the function of a layer that quantizes nothing."""

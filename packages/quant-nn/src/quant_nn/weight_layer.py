@@ -117,13 +117,25 @@ class QuantWeightLayer(QuantLayer):
         """``forward``, with what the operation takes besides."""
         x = input if self.input_quant is None else self.input_quant(input)
         self._check_input(x.shape)
+        tells_grid = self.return_quant_tensor and self.output_quant is None
+        if not tells_grid and self.bias_quant is None:
+            return self._output(self._operation(value_of(x), self._weight_values(x), self._bias(), **how))
         weight, scale, bias = self._quantized_parameters(x)
         out = self._operation(value_of(x), value_of(weight), None if bias is None else value_of(bias), **how)
-        if self.output_quant is not None:
-            return self._hand_on(self.output_quant(out))
-        if not self.return_quant_tensor:
+        return self._on_its_grid(out, x, weight, bias, scale) if tells_grid else self._output(out)
+
+    def _output(self, out: Tensor) -> Tensor | QuantTensor:
+        """What is handed on where the grid is not that of the accumulator."""
+        if self.output_quant is None:
             return out
-        return self._on_its_grid(out, x, weight, bias, scale)
+        return self.output_quant(out) if self.return_quant_tensor else self.output_quant.values(out)
+
+    def _weight_values(self, x: Tensor | QuantTensor) -> Tensor:
+        """The quantized weight where nobody asks for its grid."""
+        quantizer = self.weight_quant
+        if quantizer is None or type(self).quant_weight is not QuantWeightLayer.quant_weight:
+            return value_of(self.quant_weight(x))
+        return quantizer.values(self.weight, x)
 
     def _quantized_parameters(
         self, x: Tensor | QuantTensor

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from quant_core.components import TensorQuant
+from quant_core.components.tensor_quant.base import Quantized
 from quant_core.errors import ConfigurationError
 from quant_core.proxies.proxy import QuantProxy
 from quant_core.tensor import QuantTensor
@@ -46,12 +47,17 @@ class ActQuantProxyFromInjector(QuantProxy):
 
     def forward(self, x: Tensor | QuantTensor) -> QuantTensor | Tensor:
         """The quantized activation."""
+        return self._on_grid(x)
+
+    def _computed(self, x: Tensor | QuantTensor) -> Quantized | Tensor:
         value = x.value if isinstance(x, QuantTensor) else x
+        rectified = self.is_quant_enabled and self._rectify
+        if not rectified and self.act_impl is not None:
+            value = self.act_impl(value)
         if not self.is_quant_enabled:
-            return value if self.act_impl is None else self.act_impl(value)
-        if self._rectify:
-            return self._quantize(value, rectify=True)
-        return self._quantize(value if self.act_impl is None else self.act_impl(value))
+            return value
+        found: Quantized = self.tensor_quant(value, rectify=True) if rectified else self.tensor_quant(value)
+        return found
 
     def scale(self) -> Tensor:
         """The scale that eval mode would use now."""

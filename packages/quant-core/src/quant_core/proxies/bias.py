@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from quant_core.components.tensor_quant.base import Quantized
 from quant_core.errors import InputError
 from quant_core.proxies.proxy import QuantProxy
 from quant_core.tensor import QuantTensor
@@ -39,10 +40,15 @@ class BiasQuantProxyFromInjector(QuantProxy):
         Raises:
             InputError: when there is no scale to take, because the input or the weight is not quantized.
         """
+        return self._on_grid(bias, accumulator_scale)
+
+    def _computed(self, bias: Tensor, accumulator_scale: Tensor | None) -> Quantized | Tensor:
+        found: Quantized
         if not self.is_quant_enabled:
             return bias
         if not self.requires_input_scale:
-            return self._quantize(bias)
+            found = self.tensor_quant(bias)
+            return found
         if accumulator_scale is None:
             raise InputError(
                 "the bias cannot be quantized without the scale of the layer's input",
@@ -51,4 +57,5 @@ class BiasQuantProxyFromInjector(QuantProxy):
                 fix="Set input_quant on this layer, or return_quant_tensor=True on the layer before it.",
             )
         scale = accumulator_scale.reshape(() if accumulator_scale.numel() == 1 else (-1,))
-        return self._quantize(bias, scale)
+        found = self.tensor_quant(bias, scale)
+        return found

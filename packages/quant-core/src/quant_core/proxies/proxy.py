@@ -7,20 +7,23 @@ rebuilds it on ``load_state_dict``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from quant_core.components import TensorQuant
+from quant_core.components.tensor_quant.base import Quantized
 from quant_core.errors import ConfigurationError
 from quant_core.inject import Injector, assemble
-from quant_core.inject.attributes import find, names_of, overrides_of, own_attributes, title, written
-from quant_core.inject.words import set_by
+from quant_core.inject.attributes import title
 from quant_core.proxies.loading import current_load
+from quant_core.proxies.rebuilding import given_instances, keep_identity
+from quant_core.proxies.stating import stated
 from quant_core.tensor import GridOrigin, QuantTensor
+from quant_core.tracing import is_composed
 
 _ROOTS: Mapping[str, bool] = {"tensor_quant": True, "signed": False, "narrow_range": False}
 _READS = ("module", "proxy_class")
@@ -45,6 +48,14 @@ class QuantProxy(nn.Module):
     roots: Mapping[str, bool] = _ROOTS
     rebuilds_on_load = False
     kind = ""
+
+    _computes = False
+    """Whether ``forward`` gives what ``_computed`` does."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "forward" in vars(cls):
+            cls._computes = "_computed" in vars(cls)
 
     def __init__(self, quant_layer: nn.Module, quant_injector: type[Injector], prefix: str = "") -> None:
         super().__init__()
@@ -107,7 +118,7 @@ class QuantProxy(nn.Module):
         )
         self._read_kind(built)
         self._install("tensor_quant", built["tensor_quant"])
-        self._given = self._given or _given(self.quant_injector, self.modules())
+        self._given = self._given or given_instances(self.quant_injector, self.modules())
         self._take(built)
 
     def _read_kind(self, built: Mapping[str, Any]) -> None:
@@ -115,7 +126,10 @@ class QuantProxy(nn.Module):
         quant = built["tensor_quant"]
         if quant is None:
             return
-        signed, narrow_range = self._stated(built, "signed"), self._stated(built, "narrow_range")
+        place = {"prefix": self.prefix, "where": type(self._owners[0]).__name__}
+        signed, narrow_range = (
+            stated(name, built, self.quant_injector, **place) for name in ("signed", "narrow_range")
+        )
         if signed is None:
             raise ConfigurationError(
                 f"nothing says whether {type(quant).__name__} is signed",
@@ -132,7 +146,10 @@ class QuantProxy(nn.Module):
     @property
     def reads_input(self) -> bool:
         """Whether the next grid is computed from the tensor, so that two calls may have two grids."""
-        return _reads_input(self.tensor_quant)
+        quant = self._modules.get("tensor_quant")
+        parts = {} if quant is None else quant._modules
+        scaling, zero_point = parts.get("scaling_impl"), parts.get("zero_point_impl")
+        return bool(getattr(scaling, "reads_input", True) or getattr(zero_point, "reads_input", False))
 
     def _take(self, built: Mapping[str, Any]) -> None:
         """Keep what a subclass asked for in ``roots``."""
@@ -146,37 +163,33 @@ class QuantProxy(nn.Module):
             if device is not None and device.type != "meta":  # there are no constants on the meta device
                 module.to(device)
             if previous is not None:
-                _keep_identity(previous, module)
+                keep_identity(previous, module)
                 module.train(previous.training)
         setattr(self, name, module)
 
-    def _stated(self, built: Mapping[str, Any], name: str) -> Any:
-        """What the injector says about the integers, or else the tensor quantizer; they must not contradict each other."""
-        option, own = built.get(name), getattr(built["tensor_quant"], name, None)
-        if option is not None and own is not None and option != own:
-            if not self._insists_on(name):
-                return own
-            kind = type(built["tensor_quant"]).__name__
-            raise ConfigurationError(
-                f"{self.prefix}{name}={option!r} has no effect on {kind}",
-                where=type(self._owners[0]).__name__,
-                why=f"{kind} does not take {name}; it is {own!r} there",
-                fix=f"Leave {self.prefix}{name} out, or choose a tensor_quant that takes it.",
-            )
-        return own if option is None else option
+    def values(self, *inputs: Any) -> Tensor:
+        """The numbers that ``forward`` gives, without the grid around them, which takes as long as to quantize a small tensor.
 
-    def _insists_on(self, name: str) -> bool:
-        """Whether an option was set for this ``tensor_quant``, and not left over from the one that it replaces."""
-        options, body = overrides_of(self.quant_injector), own_attributes(written(self.quant_injector))
-        replaced = "tensor_quant" in (*options, *set_by(self.quant_injector, options))
-        return name in options or (name in body and not replaced)
+        It is called as a module only where somebody would miss that: hooks, a compiler, or a ``forward`` of a subclass.
+        """
+        watched = self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks
+        if watched or not self._computes or "forward" in vars(self) or _has_any_global_hook() or is_composed():
+            found = self(*inputs)
+            return found.value if isinstance(found, QuantTensor) else found
+        numbers = self._computed(*inputs)
+        return numbers[0] if isinstance(numbers, tuple) else numbers
 
-    def _quantize(self, *tensors: Any, **options: Any) -> QuantTensor:
-        """What ``tensor_quant`` makes of them."""
-        quant = self._modules["tensor_quant"]
-        assert quant is not None
-        reads_input = _reads_input(quant)  # asked before: the last step that collects statistics still does
-        value, scale, zero_point, bit_width = quant(*tensors, **options)
+    def _computed(self, *inputs: Any) -> Quantized | Tensor:
+        """What ``tensor_quant`` makes of the inputs of ``forward``; a plain tensor where nothing is quantized."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward, or _computed")
+
+    def _on_grid(self, *inputs: Any) -> QuantTensor | Tensor:
+        """That as one tensor that knows its grid."""
+        reads_input = self.reads_input  # asked before: the last step that collects statistics still does
+        found = self._computed(*inputs)
+        if not isinstance(found, tuple):
+            return found
+        value, scale, zero_point, bit_width = found
         return QuantTensor(
             value,
             scale,
@@ -243,32 +256,3 @@ class QuantProxy(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-
-
-def _reads_input(quant: nn.Module | None) -> bool:
-    parts = {} if quant is None else quant._modules
-    scaling, zero_point = parts.get("scaling_impl"), parts.get("zero_point_impl")
-    return bool(getattr(scaling, "reads_input", True) or getattr(zero_point, "reads_input", False))
-
-
-def _given(injector: type[Injector], modules: Iterable[nn.Module]) -> dict[str, nn.Module]:
-    """The components that were given as instances, to be shared by several quantizers.
-
-    A proxy remembers them, because its copies build again with the copies of them and not with what the injector holds.
-    """
-    used = {id(module) for module in modules}
-    found = {name: find(injector, name) for name in names_of(injector)}
-    return {name: hit[1] for name, hit in found.items() if hit is not None and id(hit[1]) in used}
-
-
-def _keep_identity(old: nn.Module, new: nn.Module) -> None:
-    """Let the parameters of ``old`` live on in ``new`` where name and shape agree, with the values of ``new``."""
-    known = dict(old.named_parameters(remove_duplicate=False))
-    for name, parameter in list(new.named_parameters(remove_duplicate=False)):  # tied parameters stay tied
-        kept = known.get(name)
-        if kept is None or kept.shape != parameter.shape:
-            continue
-        with torch.no_grad():
-            kept.copy_(parameter)
-        owner, _, leaf = name.rpartition(".")
-        setattr(new.get_submodule(owner), leaf, kept)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from quant_core.components import InputGrid, StepCounter
+from quant_core.components.tensor_quant.base import Quantized
 from quant_core.proxies.proxy import QuantProxy
 from quant_core.tensor import QuantTensor
 
@@ -24,11 +25,16 @@ class WeightQuantProxyFromInjector(QuantProxy):
 
     def forward(self, weight: Tensor, input: QuantTensor | Tensor | None = None) -> QuantTensor | Tensor:
         """The quantized weight."""
+        return self._on_grid(weight, input)
+
+    def _computed(self, weight: Tensor, input: QuantTensor | Tensor | None = None) -> Quantized | Tensor:
         if not self.is_quant_enabled:
             return weight
-        if getattr(self.tensor_quant, "takes_input", False):
-            return self._quantize(weight, self._input_grid(input))
-        return self._quantize(weight)
+        quant = self.tensor_quant
+        found: Quantized = (
+            quant(weight, self._input_grid(input)) if getattr(quant, "takes_input", False) else quant(weight)
+        )
+        return found
 
     def scale(self) -> Tensor:
         """The scale for the first owner's weight, broadcastable to it."""
