@@ -96,6 +96,24 @@ def test_what_a_layer_cannot_take_is_told_with_its_path(layer: Callable[[], nn.M
     assert caught.value.where == where
 
 
+@pytest.mark.parametrize(
+    ("layer", "where"),
+    [
+        (lambda: qnn.QuantLinear(8, 2), "1 (QuantLinear(in_features=8, out_features=2, bias=True))"),
+        (lambda: qnn.QuantReLU(), "1 (QuantReLU)"),
+    ],
+)
+def test_what_a_recurrent_layer_returns_is_no_input(layer: Callable[[], nn.Module], where: str) -> None:
+    with pytest.raises(InputError) as caught:
+        nn.Sequential(nn.LSTM(4, 8), layer())(torch.randn(3, 2, 4))
+    assert str(caught.value) == (
+        "the input is a tuple, not a tensor\n"
+        f"  at {where}\n"
+        "  this layer takes one tensor; recurrent layers return their outputs with their states, attention with its weights\n"
+        "  Take the tensor out of it, such as out[0], before this layer is called."
+    )
+
+
 def test_a_layer_that_is_called_alone_has_no_path() -> None:
     with pytest.raises(InputError) as caught:
         qnn.QuantReLU()(torch.tensor([torch.nan]))

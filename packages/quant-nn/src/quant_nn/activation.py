@@ -67,7 +67,12 @@ class QuantActivation(QuantLayer):
             )
 
     def forward(self, input: Tensor | QuantTensor) -> Tensor | QuantTensor:
-        """Float tensor or ``QuantTensor`` of any shape; returns the same shape."""
+        """Float tensor or ``QuantTensor`` of any shape; returns the same shape.
+
+        Raises:
+            InputError: for a collection of tensors.
+        """
+        self._check_is_one(input)
         x = input if self.input_quant is None else self.input_quant(input)
         quantizer, function = self.act_quant, self.float_impl
         if quantizer is None:

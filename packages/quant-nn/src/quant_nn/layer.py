@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from quant_core.errors import InputError
 from quant_core.proxies import QuantProxy
 from quant_core.tensor import QuantTensor
 from quant_nn.describe import describe
@@ -44,6 +45,17 @@ class QuantLayer(nn.Module):
     def _named(self) -> str:
         """What an error says about where it happened."""
         return f"{type(self).__name__}({self.float_repr()})"
+
+    def _check_is_one(self, input: Tensor | QuantTensor) -> None:
+        """The input is no collection of tensors, as ``nn.Sequential`` hands it on from layers that return several."""
+        if isinstance(input, (tuple, list, dict)):
+            raise InputError(
+                f"the input is a {type(input).__name__}, not a tensor",
+                where=self._named().removesuffix("()"),
+                why="this layer takes one tensor; recurrent layers return their outputs with their states, attention with its "
+                "weights",
+                fix="Take the tensor out of it, such as out[0], before this layer is called.",
+            )
 
     def _hand_on(self, out: Tensor | QuantTensor) -> Tensor | QuantTensor:
         """The result, with its scale where the layer was asked for it."""

@@ -115,6 +115,7 @@ class QuantWeightLayer(QuantLayer):
 
     def _compute(self, input: Tensor | QuantTensor, **how: Any) -> Tensor | QuantTensor:
         """``forward``, with what the operation takes besides."""
+        self._check_is_one(input)
         x = input if self.input_quant is None else self.input_quant(input)
         self._check_input(x.shape)
         tells_grid = self.return_quant_tensor and self.output_quant is None
