@@ -207,6 +207,22 @@ def test_a_file_that_cannot_be_imported_is_reported_with_its_line(
     assert "bad_net" not in sys.modules
 
 
+def test_a_file_that_is_part_of_a_package_is_to_be_named_as_a_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "zoo_under_test").mkdir()
+    (tmp_path / "zoo_under_test" / "parts.py").write_text("from torch import nn\n")
+    (tmp_path / "zoo_under_test" / "net.py").write_text("from .parts import nn\n\nNet = nn.ReLU\n")
+    monkeypatch.syspath_prepend(tmp_path)  # undone, with what the command adds
+    with pytest.raises(LoadError) as caught:
+        load_model(parse_model(f"{tmp_path}/zoo_under_test/net.py:Net"))
+    assert caught.value.fix == (
+        f"The file is a part of the package 'zoo_under_test': run the command in {tmp_path}, and name the module, "
+        "zoo_under_test.net:Net."
+    )
+    assert isinstance(load_model(parse_model("zoo_under_test.net:Net")), nn.ReLU)
+
+
 def test_a_module_that_is_not_installed_is_reported() -> None:
     with pytest.raises(LoadError) as caught:
         load_model(parse_model("no_such_module:Net"))

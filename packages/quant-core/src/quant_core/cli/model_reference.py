@@ -111,8 +111,18 @@ def _import(reference: ModelReference) -> ModuleType:
             f"{reference.source!r} cannot be imported",
             where=_line_of(failure) or str(reference),
             why=f"{type(failure).__name__}: {failure}",
-            fix="Make `python -c 'import …'` of it work first; the full traceback is the cause of this error.",
+            fix=_remedy(failure, reference),
         ) from failure
+
+
+def _remedy(failure: BaseException, reference: ModelReference) -> str:
+    if reference.is_file and isinstance(failure, ImportError) and "relative import" in str(failure):
+        path = Path(reference.source).absolute()
+        return (
+            f"The file is a part of the package {path.parent.name!r}: run the command in {path.parent.parent}, and name the "
+            f"module, {path.parent.name}.{path.stem}:{reference.name}."
+        )
+    return "Make `python -c 'import …'` of it work first; the full traceback is the cause of this error."
 
 
 def _run_file(path: Path) -> ModuleType:
