@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -135,6 +136,32 @@ def test_no_plugin_takes_the_place_of_a_built_in_command(environment: Environmen
     other = CliRunner().invoke(quant, ["number"])
     assert other.exit_code == 1
     assert other.stderr.startswith("PluginError: the command 'export' is registered 2 times\n")
+
+
+def test_what_plugins_print_is_no_result(environment: Environment) -> None:
+    environment("good_targets", "talking")
+    result = CliRunner().invoke(quant, ["export", "--list-targets", "--json"])
+    assert [row["name"] for row in json.loads(result.stdout)][-1] == "npu"
+    assert result.stderr.startswith("a plugin that talks\na hook that talks\n")
+
+
+def test_a_distribution_without_metadata_is_a_row(environment: Environment, tmp_path: Path) -> None:
+    for name in ("stripped-1.0.dist-info", "bare-1.0.dist-info"):
+        folder = tmp_path / "site" / name
+        folder.mkdir()
+        (folder / "entry_points.txt").write_text("[quant]\nnpu = no_such_module\nodd = not a module\n")
+    environment()
+    shown = CliRunner().invoke(quant, ["plugins"])
+    assert shown.exit_code == 0
+    rows = [row for row in _rows(shown.stdout) if row[1:3] == ["unknown", "unknown"]]
+    reason = "importing no_such_module raised ModuleNotFoundError: No module named 'no_such_module'"
+    assert rows == [
+        *[["npu", "unknown", "unknown", "broken", reason]] * 2,
+        *[["odd", "unknown", "unknown", "broken", "'not a module' names no module"]] * 2,
+    ]
+    versions = CliRunner().invoke(quant, ["--version"])
+    assert versions.exit_code == 0
+    assert "unknown unknown\n" in versions.stdout
 
 
 def test_the_registry_knows_every_built_in_command() -> None:

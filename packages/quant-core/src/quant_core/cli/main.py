@@ -14,6 +14,7 @@ from quant_core.cli.plugins_command import plugins_command
 from quant_core.cli.show_command import show_command
 from quant_core.errors import PluginError, QuantError, UnknownNameError, did_you_mean
 from quant_core.plugins import load_attribute, registry
+from quant_core.plugins.loading import source_of
 
 
 class QuantGroup(click.Group):
@@ -78,10 +79,10 @@ class QuantGroup(click.Group):
 def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
-    packages = {point.dist.name for point in entry_points(group="quant") if point.dist is not None}
     click.echo(f"quant-core {version('quant-core')}")
-    for name in sorted(packages - {"quant-core"}):
-        click.echo(f"{name} {version(name)}")
+    for name, of_plugin in sorted({source_of(point) for point in entry_points(group="quant")}):
+        if name != "quant-core":
+            click.echo(f"{name} {of_plugin}")
     try:
         click.echo(f"torch {version('torch')}")
     except PackageNotFoundError:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
@@ -77,7 +79,7 @@ def load(point: EntryPoint) -> Loaded:
     A plugin that leaves the interpreter while it is imported (``SystemExit``) is broken as any other; an interrupt by
     the user is not the plugin's doing and passes through.
     """
-    distribution, version = _source(point)
+    distribution, version = source_of(point)
 
     def status(status: Status, reason: str = "") -> PluginStatus:
         return PluginStatus(name=point.name, distribution=distribution, version=version, status=status, reason=reason)
@@ -85,13 +87,15 @@ def load(point: EntryPoint) -> Loaded:
     if _is_disabled(point.name, distribution):
         return Loaded(status=status("disabled", f"named in {DISABLE_VARIABLE}"))
     try:
-        entries = _entries(_import(point))
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
+            entries = _entries(_import(point))
     except _UnusableError as unusable:
         return Loaded(status=status(unusable.status, unusable.reason))
     return Loaded(status=status("active"), entries=entries)
 
 
-def _source(point: EntryPoint) -> tuple[str, str]:
+def source_of(point: EntryPoint) -> tuple[str, str]:
+    """The name and the version of the distribution that an entry point comes from, ``"unknown"`` where its metadata is broken."""
     if point.dist is None:
         return "unknown", "unknown"
     metadata = point.dist.metadata  # parsed anew at each access
@@ -110,6 +114,8 @@ def _normalized(name: str) -> str:
 
 
 def _import(point: EntryPoint) -> ModuleType:
+    if EntryPoint.pattern.match(point.value) is None:
+        raise _UnusableError("broken", f"{point.value!r} names no module")
     try:
         module: Any = point.load()
     except (Exception, SystemExit) as failure:

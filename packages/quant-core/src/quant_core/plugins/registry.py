@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 from quant_core.errors import PluginError
 from quant_core.plugins.conflicts import Conflict
 from quant_core.plugins.hookspecs import PROJECT
-from quant_core.plugins.loading import DISABLE_VARIABLE, HOOKS, Loaded, PluginStatus, load
+from quant_core.plugins.loading import DISABLE_VARIABLE, HOOKS, Loaded, PluginStatus, load, source_of
 from quant_core.plugins.providers import unknown_target
 from quant_core.plugins.types import Command, Entry, Layer, Op, Quantizer, Shorthand, Target
 
@@ -174,5 +174,5 @@ def _installed() -> Iterable[EntryPoint]:
     return entry_points(group=PROJECT)
 
 
-def _order(point: EntryPoint) -> tuple[str, str, str]:
-    return (point.name, point.dist.name if point.dist is not None else "", point.value)
+def _order(point: EntryPoint) -> tuple[str, ...]:
+    return (point.name, *source_of(point), point.value)
