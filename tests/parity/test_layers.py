@@ -137,6 +137,64 @@ def test_weighted_layers_with_quantized_input_and_output(name: str, seed: int) -
         assert_close(found, wanted, relative=2e-3)
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=seeds,
+    name=st.sampled_from(["linear", "conv2d", "conv2d, grouped", "conv2d, circular", "transposed conv2d"]),
+    weight_quant=st.sampled_from(
+        [
+            "Int8WeightPerChannelFloat",
+            "Int8WeightPerTensorFixedPoint",
+            "Int8WeightPerTensorFloatMSE",
+            "ShiftedUint8WeightPerTensorFloat",
+            "SignedBinaryWeightPerTensorConst",
+            "SignedTernaryWeightPerTensorConst",
+        ]
+    ),
+    input_quant=st.sampled_from(
+        [
+            "Uint8ActPerTensorFloat",
+            "Int8ActPerTensorFixedPoint",
+            "ShiftedUint8ActPerTensorFloat",
+            "SignedTernaryActPerTensorConst",
+        ]
+    ),
+    bias_quant=st.sampled_from([None, "Int16Bias", "Int8BiasPerTensorFloatInternalScaling"]),
+)
+def test_named_quantizers_together(
+    seed: int, name: str, weight_quant: str, input_quant: str, bias_quant: str | None
+) -> None:
+    """Two steps in which statistics are collected, one in which the scale is learned, and one in eval mode."""
+    kind, args, options, shape = WEIGHTED[name]
+    collecting = {} if "Ternary" in input_quant else {"input_collect_stats_steps": 2}
+    results = []
+    for library, presets in LIBRARIES:
+        layer = getattr(library, kind)(
+            *args,
+            **options,
+            **collecting,
+            weight_quant=getattr(presets, weight_quant),
+            input_quant=getattr(presets, input_quant),
+            bias_quant=None if bias_quant is None else getattr(presets, bias_quant),
+        )
+        set_parameters(layer, seed)
+        if bias_quant is not None:
+            layer.bias_quant.init_tensor_quant()
+        found = []
+        for step in range(4):
+            layer.train(step < 3)
+            layer.zero_grad()
+            x = tensor(seed + step, *shape).requires_grad_()
+            out = layer(x)
+            out.backward(tensor(seed + 10 + step, *out.shape))
+            found.append((out.detach(), x.grad, layer.weight.grad, layer.bias.grad))
+        results.append(found)
+    for (ours, *our_gradients), (theirs, *their_gradients) in zip(*results, strict=True):
+        assert_close(ours, theirs, relative=1e-6)
+        for our_gradient, their_gradient in zip(our_gradients, their_gradients, strict=True):
+            assert_close(our_gradient, their_gradient, relative=2e-3)
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=seeds, bits=st.integers(2, 8))
 def test_embedding(seed: int, bits: int) -> None:
