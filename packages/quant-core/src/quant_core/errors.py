@@ -136,12 +136,16 @@ class LoadError(QuantError):
 
 
 def nearest(name: str, known: Iterable[str], *, most: int = 3) -> list[str]:
-    """The known names closest to ``name``, best first; empty when none is close.
+    """The known names closest to ``name``, best first, else the few that start with it; empty when none is close.
 
     >>> nearest("weight_bit_widht", ["weight_bit_width", "bias_quant", "bit_width"])
     ['weight_bit_width', 'bit_width']
+    >>> nearest("opset", ["opset_version", "packed"])
+    ['opset_version']
     """
-    return difflib.get_close_matches(name, sorted(set(known)), n=most, cutoff=0.6)
+    names = sorted(set(known))
+    longer = [word for word in names if len(name) > 2 and word.startswith(name)]
+    return difflib.get_close_matches(name, names, n=most, cutoff=0.6) or (longer if len(longer) <= most else [])
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
