@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from quant_core.components import ConstZeroPoint
-from quant_core.errors import ConfigurationError, InputError
+from quant_core.errors import ConfigurationError, InputError, UnusedAttributeError
 from quant_core.proxies import ActQuantProxyFromInjector, ClampQuantProxyFromInjector, WeightQuantProxyFromInjector
 from quant_core.quant import (
     ClampTo16bit,
@@ -101,3 +101,10 @@ def test_a_zero_point_that_does_not_fit_the_tensor_is_refused(shape: tuple[int, 
         "  each axis of the zero-point is 1 or the size of the tensor's axis, counted from the last\n"
         "  Check which axis holds the channels: (1, C, 1, 1) for images, (1, C) after a linear layer."
     )
+
+
+@pytest.mark.parametrize("quantizer", [Int8WeightPerTensorFloat, SignedBinaryWeightPerTensorConst])
+def test_an_axis_of_channels_that_no_statistic_asks_for_is_refused(quantizer: Any) -> None:
+    with pytest.raises(UnusedAttributeError) as caught:
+        WeightQuantProxyFromInjector(nn.Linear(8, 4), quantizer.let(output_channel_dim=1), "weight_")
+    assert str(caught.value).startswith("option 'weight_output_channel_dim' has no effect\n")

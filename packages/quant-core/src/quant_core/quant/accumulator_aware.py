@@ -59,13 +59,12 @@ class Int8WeightNormL2PerChannelFixedPoint(Injector):
     clamp_gradient = "masked"
     scaling_min_val = 1e-10
     pre_scaling_min_val = 1e-10
-    output_channel_dim = computed.output_channel_dim
     quant_delay_steps = 0
 
     @value
-    def granularity(output_channel_dim: int) -> PerChannel:
+    def granularity(module: Any) -> PerChannel:
         """Per output channel of the layer."""
-        return PerChannel(output_channel_dim)
+        return PerChannel(computed.first_of(module).output_channel_dim)
 
     @value
     def scaling_init(

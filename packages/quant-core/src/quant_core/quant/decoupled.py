@@ -98,6 +98,6 @@ class Int8WeightPerChannelFloatDecoupled(Int4WeightPerTensorFloatDecoupled):
     bit_width = 8
 
     @value
-    def granularity(output_channel_dim: int) -> PerChannel:
+    def granularity(module: Any) -> PerChannel:
         """Per output channel of the layer."""
-        return PerChannel(output_channel_dim)
+        return PerChannel(computed.first_of(module).output_channel_dim)

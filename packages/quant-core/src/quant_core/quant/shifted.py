@@ -22,6 +22,7 @@ from quant_core.components.scaling import ParameterFromStatsFromParameterScaling
 from quant_core.inject import this, value
 from quant_core.quant.activation import Int8ActPerTensorFloat
 from quant_core.quant.weight import Int8WeightPerTensorFloat
+from quant_core.shorthand import computed
 
 
 class ShiftedUint8WeightPerTensorFloat(Int8WeightPerTensorFloat):
@@ -110,9 +111,9 @@ class ShiftedUint8WeightGroupQuantFloat(ShiftedUint8WeightPerTensorFloat):
     """
 
     @value
-    def granularity(group_size: int, output_channel_dim: int) -> PerGroup:
+    def granularity(group_size: int, module: Any) -> PerGroup:
         """Per group of input channels."""
-        return PerGroup(group_size, 1 - output_channel_dim)
+        return PerGroup(group_size, 1 - computed.first_of(module).output_channel_dim)
 
 
 class ShiftedUint8WeightPerGroupFloatHQO(ShiftedUint8WeightPerTensorFloatHQO):

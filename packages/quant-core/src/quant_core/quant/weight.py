@@ -52,11 +52,12 @@ class Int8WeightPerTensorFloat(Injector):
     quant_delay_steps = 0
 
     @value
-    def granularity(scaling_per_output_channel: bool, group_size: int | None, output_channel_dim: int) -> Granularity:
+    def granularity(scaling_per_output_channel: bool, group_size: int | None, module: Any) -> Granularity:
         """Per tensor, per output channel of the layer, or per group of its input channels."""
+        first = computed.first_of(module)
         if group_size is not None:
-            return PerGroup(group_size, 1 - output_channel_dim)
-        return PerChannel(output_channel_dim) if is_per_channel(scaling_per_output_channel) else PerTensor()
+            return PerGroup(group_size, 1 - first.output_channel_dim)
+        return PerChannel(first.output_channel_dim) if is_per_channel(scaling_per_output_channel) else PerTensor()
 
     @value
     def clamp_gradient(bit_width_impl: BitWidth, scaling_impl: Any) -> ClampGradient:

@@ -46,13 +46,15 @@ def output_channel_dim(module: Any) -> int:
 
 
 @value
-def weight_granularity(scaling_per_output_channel: bool, output_channel_dim: int) -> Granularity:
+def weight_granularity(scaling_per_output_channel: bool, module: Any) -> Granularity:
     """Per tensor, or per output channel of a layer.
 
-    >>> weight_granularity.function(scaling_per_output_channel=True, output_channel_dim=0)
-    PerChannel(axis=0)
+    >>> weight_granularity.function(scaling_per_output_channel=False, module=None)
+    PerTensor()
     """
-    return PerChannel(output_channel_dim) if is_per_channel(scaling_per_output_channel) else PerTensor()
+    if not is_per_channel(scaling_per_output_channel):
+        return PerTensor()
+    return PerChannel(first_of(module).output_channel_dim)
 
 
 @value
