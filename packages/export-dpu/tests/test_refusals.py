@@ -208,7 +208,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "quant::int with a zero_point other than 0\n"
         "  at 2.act_quant (quant_nn.QuantReLU)\n"
         "  dpuv2 supports zero_point 0 for activations\n"
-        "  Use a symmetric quantizer (zero_point_impl=ZeroZeroPoint).",
+        "  Use a symmetric quantizer, such as Int8ActPerTensorFloat.",
     ),
     "scales per channel": (
         lambda: conv(weight_quant=Int8WeightPerChannelFixedPoint),

@@ -89,7 +89,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "quant::int with a zero_point other than 0\n"
         "  at act_quant (quant_nn.QuantIdentity)\n"
         "  finn supports zero_point 0 for activations\n"
-        "  Use a symmetric quantizer (zero_point_impl=ZeroZeroPoint), or export to a target that takes it (qonnx).",
+        "  Use a symmetric quantizer, such as Int8ActPerTensorFloat, or export to a target that takes it (qonnx).",
     ),
     "unsigned without a ReLU": (
         lambda: qnn.QuantIdentity(signed=False, **GRID),

@@ -184,7 +184,12 @@ def _broken(quantizer: Quantizer, support: QuantSupport) -> Iterator[tuple[str, 
             f"Set {quantizer.option('narrow_range')}={not quantizer.narrow_range} on this layer",
         )
     if support.zero_point == "zero" and bool(torch.any(quantizer.zero_point != 0)):
-        yield "a zero_point other than 0", "zero_point 0", "Use a symmetric quantizer (zero_point_impl=ZeroZeroPoint)"
+        kind = "Weight" if quantizer.role == "weight" else "Act"
+        yield (
+            "a zero_point other than 0",
+            "zero_point 0",
+            f"Use a symmetric quantizer, such as Int8{kind}PerTensorFloat",
+        )
     if quantizer.granularity not in support.granularity:
         words = ", ".join(sorted(support.granularity))
         yield (
