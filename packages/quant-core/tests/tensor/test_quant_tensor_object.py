@@ -89,6 +89,16 @@ def test_what_contradicts_itself_is_not_valid(fields: dict[str, torch.Tensor]):
     assert not x.replace(**fields).is_valid
 
 
+def test_a_sum_of_many_products_is_valid_though_each_addition_was_rounded():
+    generator = torch.Generator().manual_seed(0)
+    x, w = (torch.randint(-128, 128, shape, generator=generator) for shape in ((64, 1024), (1024, 32)))
+    grids = ({"scale": 0.0173, "bits": 8, "symmetric": True}, {"scale": 0.00291, "bits": 8, "symmetric": True})
+    total = quantized(x, **grids[0]) @ quantized(w, **grids[1])
+    assert torch.equal(total.int().long(), x @ w)
+    assert total.is_valid
+    assert not total.replace(value=total.value + 0.4 * total.scale).is_valid
+
+
 @pytest.mark.parametrize(("dtype", "largest"), [(torch.float16, 1023), (torch.bfloat16, 127)])
 def test_integers_are_exact_in_half_precision_as_far_as_it_tells_levels_apart(dtype: torch.dtype, largest: int):
     integers = torch.arange(-largest, largest + 1)

@@ -112,8 +112,9 @@ class QuantTensor(TensorOperators):
     def is_valid(self) -> bool:
         """Whether this is what it says: finite, positive scale, broadcastable grid, integers within the range.
 
-        A level may be off by ``0.01 + 2·eps·|integer − zero_point|`` steps, where ``eps`` is that of the dtype of
-        ``value``, and by less than half a step; a minifloat likewise, in steps from one number to the next.
+        A level may be off by ``0.01 + 4·eps·m`` steps, where ``eps`` is that of the dtype of ``value`` and ``m`` the largest
+        ``|integer − zero_point|`` in it, because a sum of products is rounded at each addition; and by less than half a
+        step. A minifloat may be off by ``0.01 + 2·eps·|number|`` steps from one number to the next.
         """
         grid = (self.scale, self.zero_point, self.bit_width)
         if self.bit_width.numel() != 1 or not all(
@@ -127,8 +128,10 @@ class QuantTensor(TensorOperators):
             return bool((self.scale > 0).all()) and self._is_minifloat(levels, self.float_format)
         integers = torch.round(levels)
         low, high = self.range()
-        slack = _SLACK + 2 * torch.finfo(self.value.dtype).eps * (integers - self.zero_point.detach()).abs()
-        on_grid = (levels - integers).abs() <= slack.clamp(max=_MOST_SLACK)
+        distances = (integers - self.zero_point.detach()).abs()
+        largest = float(distances.max()) if distances.numel() else 0.0
+        slack = min(_SLACK + 4 * torch.finfo(self.value.dtype).eps * largest, _MOST_SLACK)
+        on_grid = (levels - integers).abs() <= slack
         positive = bool((self.scale > 0).all())
         return positive and bool((on_grid & (integers >= low) & (integers <= high)).all())
 
