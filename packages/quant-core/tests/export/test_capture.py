@@ -230,6 +230,19 @@ def test_a_wrong_shape_is_told_with_the_shapes_and_the_line() -> None:
     )
 
 
+def test_an_axis_that_cannot_vary_is_told_from_a_model_that_cannot_be_captured() -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.reshape(3, 4)
+
+    assert capture(Fixed(), (torch.ones(3, 4),)).signature.inputs == ("x",)
+    with pytest.raises(CaptureError) as caught:
+        capture(Fixed(), (torch.ones(3, 4),), dynamic_shapes="batch")
+    assert caught.value.fix.startswith(
+        "Leave dynamic_shapes (--dynamic-batch) out: where that works, an axis cannot vary; otherwise call the model "
+    )
+
+
 def test_a_lazy_layer_without_a_shape_is_refused() -> None:
     with pytest.raises(InputError) as caught:
         capture(nn.Sequential(nn.LazyLinear(2)), (torch.ones(3, 5),))

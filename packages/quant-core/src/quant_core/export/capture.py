@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.export import ExportedProgram
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from quant_core.components import QuantDelay, Scaling
-from quant_core.errors import CaptureError, ConfigurationError, InputError, QuantError
+from quant_core.errors import CaptureError, ConfigurationError, InputError
 from quant_core.export.builder import constant_inputs
+from quant_core.export.capture_failure import explained
 from quant_core.export.decompose import decompose, registered_decompositions
 from quant_core.export.eval_mode import in_eval_mode
 from quant_core.export.fold import HARMLESS, fold
@@ -24,7 +23,6 @@ from quant_core.export.program import Program
 from quant_core.export.provenance import map_modules
 from quant_core.export.quiet import quiet
 from quant_core.export.spec import verify_spec
-from quant_core.last_line import last_line
 from quant_core.plugins import Registry, registry
 
 
@@ -68,7 +66,7 @@ def capture(
             with quiet():
                 exported = torch.export.export(model, args, given, dynamic_shapes=shapes, strict=False)
         except Exception as failure:
-            raise _explain(failure, model, (args, given)) from failure
+            raise explained(failure, model, (args, given), varies=shapes is not None) from failure
         modules = map_modules(model)
     _refuse_mutation(exported, model)
     core = decompose(out_of_place(exported), registered_decompositions(plugins or registry()))
@@ -197,38 +195,3 @@ def _uncalibrated(model: nn.Module) -> tuple[str, ...]:
         for path, module in model.named_modules()
         if isinstance(module, Scaling) and module.awaits_data
     )
-
-
-def _explain(failure: Exception, model: nn.Module, inputs: Any) -> QuantError:
-    path, line = _place(failure, model), last_line(failure)
-    if isinstance(failure, QuantError):
-        return failure.at(path) if path else failure
-    reason = str(failure).strip().splitlines()
-    shapes = [_described(leaf) for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
-    remedy = (
-        "make this line depend on shapes and constants only, not on the values of tensors, and use torch operations"
-    )
-    if not isinstance(failure, GuardOnDataDependentSymNode):
-        remedy = f"call the model on these inputs: where that fails too, they do not fit it; otherwise {remedy}"
-    return CaptureError(
-        "torch.export cannot capture the model",
-        where=", ".join(part for part in (path, line) if part) or type(model).__name__,
-        why=f"{type(failure).__name__}: {reason[0] if reason else 'no message'}\n"
-        f"the example inputs are {', '.join(shapes) or 'no tensors'}",
-        fix=f"{remedy[0].upper()}{remedy[1:]}; the full report of torch.export is the cause of this error.",
-    )
-
-
-def _described(tensor: torch.Tensor) -> str:
-    return f"{tuple(tensor.shape)} of {tensor.dtype}"
-
-
-def _place(failure: Exception, model: nn.Module) -> str:
-    """The path of the deepest module that the failure passed through."""
-    paths = {id(module): path for path, module in reversed(list(model.named_modules(remove_duplicate=False)))}
-    path = ""
-    for frame, _ in traceback.walk_tb(failure.__traceback__):
-        owner = frame.f_locals.get("self")
-        if id(owner) in paths and isinstance(owner, nn.Module):
-            path = paths[id(owner)] or path
-    return path
