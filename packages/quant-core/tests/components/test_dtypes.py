@@ -10,6 +10,7 @@ from quant_core.components import (
     AbsMax,
     ConstBitWidth,
     ConstScaling,
+    ConstZeroPoint,
     FloatRestriction,
     IntQuant,
     IntRestriction,
@@ -122,6 +123,13 @@ def test_a_fixed_threshold_is_not_rounded_where_a_model_is_converted(threshold: 
     restored = ConstScaling(1.0).to(dtype)
     restored.load_state_dict(scaling.state_dict())
     assert torch.equal(restored(torch.zeros(3)), scaling(torch.zeros(3)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_fixed_zero_point_is_not_rounded_where_a_model_is_converted(dtype: torch.dtype) -> None:
+    scaling = ConstScaling(1.0)
+    quant = IntQuant(scaling, ConstBitWidth(16), signed=False, zero_point_impl=ConstZeroPoint(30_001)).to(dtype)
+    assert quant(torch.zeros(3, dtype=dtype))[2].item() == 30_001
 
 
 class Layer(nn.Linear):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from quant_core.components.exact import ExactBuffers
 from quant_core.components.restriction import Restriction
 from quant_core.components.scaling.base import Scaling, widened
 from quant_core.components.scaling.initial import initial_threshold
 from quant_core.components.stats import Grouping
 
 
-class ConstScaling(Scaling):
+class ConstScaling(ExactBuffers, Scaling):
     """A threshold that is fixed: ``restrict(max(scaling_init, scaling_min_val))``, a buffer.
 
     Nothing rounds it: it keeps its dtype where a model is converted to float16, whose range it may exceed, or to bfloat16.
@@ -38,6 +38,7 @@ class ConstScaling(Scaling):
     """
 
     value: Tensor
+    exact = ("value",)
 
     def __init__(
         self,
@@ -58,13 +59,6 @@ class ConstScaling(Scaling):
     def reads_input(self) -> bool:
         """Never."""
         return False
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        exact = self.value
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if widened(self.value).dtype != self.value.dtype:
-            self.value = exact.to(self.value.device)
-        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """The fixed threshold."""

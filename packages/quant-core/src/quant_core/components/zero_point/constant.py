@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from quant_core.components.exact import ExactBuffers
 from quant_core.components.zero_point.base import ZeroPoint
 from quant_core.errors import ConfigurationError
 
@@ -35,8 +36,10 @@ class ZeroZeroPoint(ZeroPoint):
         return self.zero_point
 
 
-class ConstZeroPoint(ZeroPoint):
+class ConstZeroPoint(ExactBuffers, ZeroPoint):
     """A fixed integer zero-point, per tensor (a number) or per channel (nested numbers of the scale's shape).
+
+    Nothing rounds it, also where a model is converted to float16 or bfloat16.
 
     Args:
         zero_point_init: whole numbers inside of the integer range of the quantizer.
@@ -49,6 +52,7 @@ class ConstZeroPoint(ZeroPoint):
     """
 
     zero_point: Tensor
+    exact = ("zero_point",)
 
     def __init__(self, zero_point_init: float | Sequence[float] | Tensor) -> None:
         super().__init__()
