@@ -191,6 +191,21 @@ def test_it_is_compiled_as_one_graph(kind: str) -> None:
     torch.testing.assert_close(compiled(x)[0], layer(x)[0])
 
 
+def test_quantized_weights_alone_are_compiled_and_train() -> None:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    kinds = ("io", "bias", "gate_acc", "sigmoid", "tanh", "cell_state")
+    layer = QuantLSTM(3, 4, **dict.fromkeys(f"{kind}_quant" for kind in kinds))
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    x, gradients = torch.randn(3, 2, 3), []
+    for run in (layer, compiled):
+        layer.zero_grad()
+        run(x)[0].square().sum().backward()
+        gradients.append([p.grad for p in layer.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @every_layer
 def test_it_is_exported_as_one_graph(kind: str) -> None:
     layer = settled(kind)

@@ -236,9 +236,13 @@ class QuantRecurrent(QuantLayer):
     def _runs_in_float(self) -> bool:
         """Whether torch has an operator for it: nothing but weights is quantized, and nobody looks at a direction.
 
-        No runtime has an operator that projects.
+        No runtime has an operator that projects. In a compiled graph torch's operators are taken apart, step by step, and the
+        backward pass of an LSTM fails.
         """
-        if torch.compiler.is_exporting() and self.proj_size:
+        if torch.compiler.is_exporting():
+            if self.proj_size:
+                return False
+        elif torch.compiler.is_compiling():
             return False
         if any(direction._forward_hooks for direction in self.directions):
             return False
