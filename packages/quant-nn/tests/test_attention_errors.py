@@ -190,6 +190,15 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         "  Set in_proj_input_quant on this layer, or return_quant_tensor=True on the layer before it; a sum of two scales must "
         "be quantized again.",
     ),
+    "a bias of the output projection without a scale": (
+        multihead((5, 3, 8), layer={"out_proj_input_quant": None, "v_quant": None}),
+        InputError,
+        "the bias cannot be quantized\n"
+        "  at out_proj (QuantLinear(in_features=8, out_features=8, bias=True))\n"
+        "  its scale is input scale · weight scale, and the input is a plain tensor\n"
+        "  Set out_proj_input_quant on this layer, or return_quant_tensor=True on the layer before it; a sum of two scales must "
+        "be quantized again.",
+    ),
     "products of several sizes": (
         products((2, 5, 4), (2, 5, 3), (2, 5, 3)),
         InputError,

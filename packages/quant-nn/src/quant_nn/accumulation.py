@@ -76,20 +76,23 @@ def accumulator_scale(x: Tensor | QuantTensor, weight: Tensor | QuantTensor) -> 
     return x.scale.reshape(()) * weight.scale.reshape(() if weight.scale.numel() == 1 else (-1,))
 
 
-def no_scale(what: str, where: str, x: Tensor | QuantTensor, weight: Tensor | QuantTensor) -> InputError:
-    """Why the accumulator has no scale, and what can be done."""
+def no_scale(
+    what: str, where: str, x: Tensor | QuantTensor, weight: Tensor | QuantTensor, *, prefix: str = ""
+) -> InputError:
+    """Why the accumulator has no scale, and what can be done; ``prefix`` stands before the options of the layer."""
     if not isinstance(weight, QuantTensor):
-        reason, fix = "the weight is not quantized", "Set weight_quant, and do not disable it."
+        reason, fix = "the weight is not quantized", f"Set {prefix}weight_quant, and do not disable it."
     elif not isinstance(x, QuantTensor):
         reason = "the input is a plain tensor"
         fix = (
-            "Set input_quant on this layer, or return_quant_tensor=True on the layer before it; a sum of two scales must be "
-            "quantized again."
+            f"Set {prefix}input_quant on this layer, or return_quant_tensor=True on the layer before it; a sum of two scales "
+            "must be quantized again."
         )
     elif _minifloat(x, weight):
         reason = "minifloats are not equally far apart"
         fix = (
-            "Leave the bias and the output in float, set output_quant, or use integer quantizers for input and weight."
+            f"Leave the bias and the output in float, set {prefix}output_quant, or use integer quantizers for input and "
+            "weight."
         )
     elif x.scale.numel() > 1:
         reason = "the input has several scales"
@@ -98,10 +101,10 @@ def no_scale(what: str, where: str, x: Tensor | QuantTensor, weight: Tensor | Qu
             "statistics: calibrate the model first."
         )
     elif _in_groups(weight):
-        reason, fix = "the weight has several scales for one output channel", "Leave weight_group_size out."
+        reason, fix = "the weight has several scales for one output channel", f"Leave {prefix}weight_group_size out."
     else:
         reason = "a float bias has shifted the input beside its grid"
-        fix = "Set bias_quant on the layer before it, or input_quant on this one."
+        fix = f"Set bias_quant on the layer before it, or {prefix}input_quant on this one."
     return InputError(what, where=where, why=f"its scale is input scale · weight scale, and {reason}", fix=fix)
 
 

@@ -83,6 +83,7 @@ class MultiheadParameters(QuantLayer, nn.MultiheadAttention):
         for name, shape in shapes.items():
             self.register_parameter(name, None if shape is None else nn.Parameter(torch.empty(shape, **factory)))
         self.out_proj = QuantLinear(embed_dim, embed_dim, bias=bias, weight_quant=None, **factory)
+        self.out_proj.option_prefix = "out_proj_"
 
     def _reset_parameters(self) -> None:
         # Torch's inference kernels take the weights past the quantizers. They are for layers of which this says true.

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quant_core.errors import InputError
 from quant_core.tensor import QuantTensor
 from quant_nn.layer import QuantLayer, value_of
 from quant_nn.linear import check_features
@@ -32,6 +31,8 @@ class QuantInProjection(QuantWeightLayer):
     Raises:
         InputError: from ``forward``, when a quantized bias has no scale.
     """
+
+    option_prefix = "in_proj_"
 
     def __init__(
         self,
@@ -102,13 +103,6 @@ class QuantInProjection(QuantWeightLayer):
 
     def _check_input(self, shape: torch.Size) -> None:
         check_features(shape, "in_features", self.weight.shape[1], where=self._named())
-
-    def _no_scale(self, what: str, x: Tensor | QuantTensor, weight: Tensor | QuantTensor) -> InputError:
-        error = super()._no_scale(what, x, weight)
-        error.fix = error.fix.replace("input_quant", "in_proj_input_quant").replace(
-            " weight_quant", " in_proj_weight_quant"
-        )
-        return error
 
     def _named(self) -> str:
         return f"{self._attention[0]._named()}.{self.name}"

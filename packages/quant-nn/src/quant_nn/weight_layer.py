@@ -26,12 +26,14 @@ class QuantWeightLayer(QuantLayer):
 
     Attributes:
         output_channel_dim: the axis of the weight that holds the output channels.
+        option_prefix: what stands before its options where a layer around it takes them, for messages.
         return_quant_tensor: whether ``forward`` returns a ``QuantTensor``.
         input_quant, weight_quant, bias_quant, output_quant: the proxies, ``None`` where nothing is quantized.
     """
 
     weight: Tensor
     output_channel_dim: int = 0
+    option_prefix: str = ""
     input_quant: QuantProxy | None
     weight_quant: QuantProxy | None
     bias_quant: QuantProxy | None
@@ -95,7 +97,7 @@ class QuantWeightLayer(QuantLayer):
             self._check_input(x.shape)
             weight, scale, bias = self._quantized_parameters(x)
             if scale is None or not (isinstance(x, QuantTensor) and isinstance(weight, QuantTensor)):
-                raise no_scale("the accumulator has no scale", self._named(), x, weight)
+                raise self._no_scale("the accumulator has no scale", x, weight)
             integers = weight.int(float_datatype=True).to(torch.float64) - weight.zero_point
             on_grid = (
                 bias.int().to(torch.float64) if isinstance(bias, QuantTensor) and self._bias_is_on_grid() else None
@@ -189,7 +191,7 @@ class QuantWeightLayer(QuantLayer):
 
     def _no_scale(self, what: str, x: Tensor | QuantTensor, weight: Tensor | QuantTensor) -> InputError:
         """Why the accumulator has no scale."""
-        return no_scale(what, self._named(), x, weight)
+        return no_scale(what, self._named(), x, weight, prefix=self.option_prefix)
 
     def _on_its_grid(
         self,
