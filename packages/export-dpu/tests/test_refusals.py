@@ -493,7 +493,7 @@ def test_shapes_that_vary_are_refused(target: str) -> None:
     what, where, why, fix = text.splitlines()
     assert what == "input with a shape that varies"
     assert where == "  at input 'input'"
-    assert why.startswith("  PyXIR needs every shape fixed, got ('")
+    assert why.startswith("  PyXIR needs every shape fixed, got (s")
     assert fix == (
         f"  Leave dynamic_shapes (--dynamic-batch) out: target '{target}' then takes the shapes of the example inputs. For "
         "another batch, export with an example of that batch."

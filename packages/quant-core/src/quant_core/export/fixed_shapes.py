@@ -28,7 +28,7 @@ def varying_shapes(program: Program, target: str, reader: str) -> Iterator[Refus
                 where=f"input {node.name!r}",
                 op="input",
                 actual=VARYING,
-                constraint=f"{reader} needs every shape fixed, got {tuple(map(str, value.shape))}",
+                constraint=f"{reader} needs every shape fixed, got ({', '.join(map(str, value.shape))})",
                 fix=f"Leave dynamic_shapes (--dynamic-batch) out: target {target!r} then takes the shapes of the example "
                 "inputs. For another batch, export with an example of that batch.",
             )

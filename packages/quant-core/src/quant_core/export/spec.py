@@ -59,7 +59,8 @@ def _scale_fits(quantizer: Quantizer) -> str | None:
     shape = tuple(quantizer.scale.shape)
     if broadcasts_to(shape, quantizer.shape):
         return None
-    return f"a scale broadcasts to its tensor, got {shape} for a tensor of shape {tuple(map(str, quantizer.shape))}"
+    sizes = ", ".join(map(str, quantizer.shape))
+    return f"a scale broadcasts to its tensor, got {shape} for a tensor of shape ({sizes})"
 
 
 def _bit_width_is_whole(quantizer: Quantizer) -> str | None:
