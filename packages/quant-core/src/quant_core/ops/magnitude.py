@@ -21,12 +21,17 @@ def largest_magnitude(rows: Tensor) -> Tensor:
     >>> x.grad
     tensor([[ 0.0000, -0.5000,  0.5000]])
     """
-    if torch.compiler.is_compiling() or not (rows.requires_grad and torch.is_grad_enabled()):
-        return rows.abs().amax(dim=1)
-    if kernels() is None or not is_plain(rows) or not rows.is_contiguous():
-        return rows.abs().amax(dim=1)
+    if not _is_native(rows):
+        return rows.abs().amax(dim=1)  # one line with and without gradients: torch.jit.trace compares it with itself
     found: Tensor = _LargestMagnitude.apply(rows)  # type: ignore[no-untyped-call]
     return found
+
+
+def _is_native(rows: Tensor) -> bool:
+    """Whether there is a gradient to save time in, and kernels that take the rows."""
+    if torch.compiler.is_compiling() or not (rows.requires_grad and torch.is_grad_enabled()):
+        return False
+    return kernels() is not None and is_plain(rows) and rows.is_contiguous()
 
 
 class _LargestMagnitude(torch.autograd.Function):
