@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -276,6 +277,24 @@ def test_what_reads_the_tensor_says_so() -> None:
             "  Start from the magnitude of the lowest value that you expect.",
         ),
         (
+            lambda: ParameterZeroPoint("a", signed=False),  # type: ignore[arg-type]
+            "zero_point_init='a' is no number\n"
+            "  it is the magnitude of the real number that the lowest integer stands for\n"
+            "  Start from the magnitude of the lowest value that you expect.",
+        ),
+        (
+            lambda: ParameterZeroPoint(torch.tensor(1j), signed=False),
+            "zero_point_init=tensor(0.+1.j) is no number\n"
+            "  it is the magnitude of the real number that the lowest integer stands for\n"
+            "  Start from the magnitude of the lowest value that you expect.",
+        ),
+        (
+            lambda: ConstZeroPoint(None),  # type: ignore[arg-type]
+            "zero_point_init=None is no number\n"
+            "  a zero-point is the integer that stands for 0, so that 0 is represented exactly\n"
+            "  Use the number of steps from the lowest level to 0.",
+        ),
+        (
             lambda: ParameterZeroPoint(torch.ones(3), False, zero_point_shape=(1, 3)),
             "zero_point_init of shape (3,) does not fit zero_point_shape=(1, 3)\n"
             "  a tensor must have the shape of the zero-point\n"
@@ -323,3 +342,10 @@ def test_a_weight_that_is_not_finite_names_its_layer(bad: float) -> None:
         f"  a scale or zero-point would be computed from {abs(bad)}\n"
         "  Look for infinities and NaN in the weight, for example after a step with too large a learning rate."
     )
+
+
+@pytest.mark.parametrize("build", [lambda: ConstZeroPoint(3), lambda: ParameterZeroPoint(1.0, signed=False)])
+def test_a_start_on_the_meta_device_has_no_numbers_to_check(build: Callable[[], ZeroPoint]) -> None:
+    with torch.device("meta"):
+        built = build()
+    assert all(tensor.is_meta for tensor in (*built.parameters(), *built.buffers()))

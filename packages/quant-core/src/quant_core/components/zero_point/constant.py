@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from quant_core.components.exact import ExactBuffers
 from quant_core.components.zero_point.base import ZeroPoint
+from quant_core.components.zero_point.given import numbers_of
 from quant_core.errors import ConfigurationError
+
+_WHY: Final = "a zero-point is the integer that stands for 0, so that 0 is represented exactly"
 
 
 class ZeroZeroPoint(ZeroPoint):
@@ -45,7 +49,7 @@ class ConstZeroPoint(ExactBuffers, ZeroPoint):
         zero_point_init: whole numbers inside of the integer range of the quantizer.
 
     Raises:
-        ConfigurationError: when a number is not whole.
+        ConfigurationError: when it holds no numbers, or one that is not whole.
 
     >>> ConstZeroPoint(3)(torch.ones(3), torch.tensor(0.1), torch.tensor(8.0))
     tensor(3.)
@@ -56,11 +60,11 @@ class ConstZeroPoint(ExactBuffers, ZeroPoint):
 
     def __init__(self, zero_point_init: float | Sequence[float] | Tensor) -> None:
         super().__init__()
-        zero_point = torch.as_tensor(zero_point_init, dtype=torch.get_default_dtype()).detach().clone()
-        if not torch.equal(zero_point, zero_point.round()):
+        zero_point = numbers_of(zero_point_init, why=_WHY, fix="Use the number of steps from the lowest level to 0.")
+        if not zero_point.is_meta and not torch.equal(zero_point, zero_point.round()):
             raise ConfigurationError(
                 f"zero_point_init={zero_point_init!r} is not an integer",
-                why="a zero-point is the integer that stands for 0, so that 0 is represented exactly",
+                why=_WHY,
                 fix="Round it, for example to the number of steps between the lowest level and 0.",
             )
         self.register_buffer("zero_point", zero_point)

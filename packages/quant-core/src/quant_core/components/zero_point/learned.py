@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from quant_core.components.zero_point.given import numbers_of
 from quant_core.components.zero_point.shifted import ShiftedZeroPoint
 from quant_core.errors import ConfigurationError
 from quant_core.ops import ClampGradient
+
+_WHY: Final = "it is the magnitude of the real number that the lowest integer stands for"
+_FIX: Final = "Start from the magnitude of the lowest value that you expect."
 
 
 class ParameterZeroPoint(ShiftedZeroPoint):
@@ -27,7 +32,7 @@ class ParameterZeroPoint(ShiftedZeroPoint):
         clamp_gradient: the gradient of clamping.
 
     Raises:
-        ConfigurationError: when the start is not finite, or its shape does not fit.
+        ConfigurationError: when the start holds no numbers, is not finite, or its shape does not fit.
 
     >>> zero_point = ParameterZeroPoint(1.0, signed=False)
     >>> zero_point(torch.ones(3), torch.tensor(0.125), torch.tensor(8.0)).item()
@@ -58,12 +63,12 @@ class ParameterZeroPoint(ShiftedZeroPoint):
 
 
 def _initial(zero_point_init: float | Tensor, shape: Sequence[int] | None) -> Tensor:
-    init = torch.as_tensor(zero_point_init, dtype=torch.get_default_dtype()).detach().clone()
-    if not bool(torch.isfinite(init).all()):
+    init = numbers_of(zero_point_init, why=_WHY, fix=_FIX)
+    if not init.is_meta and not bool(torch.isfinite(init).all()):
         raise ConfigurationError(
             f"zero_point_init={zero_point_init!r} is not finite",
-            why="it is the magnitude of the real number that the lowest integer stands for",
-            fix="Start from the magnitude of the lowest value that you expect.",
+            why=_WHY,
+            fix=_FIX,
         )
     if shape is None or init.shape == tuple(shape):
         return init
