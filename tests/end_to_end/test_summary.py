@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -12,6 +15,7 @@ from torch import nn
 import quant_nn as qnn
 import quant_rnn as qrnn
 from quant_core.cli.main import quant
+from quant_core.errors import InputError
 from quant_core.export import capture, lower
 from quant_core.integers import IntegerArtifact
 from quant_core.quant import Int8ActPerTensorFloat, Int32Bias
@@ -68,3 +72,26 @@ def test_the_command_draws(tmp_path: Path) -> None:
     done = CliRunner().invoke(quant, arguments)
     assert done.exit_code == 0, done.output
     assert (tmp_path / "net.svg").exists()
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda net, x: summary(net, x),
+        lambda net, x: qnn.calibrate(net, [x, x]),
+        lambda net, x: qnn.calibrate(net, x),
+        lambda net, x: qnn.calibrate(net, [{"input": x}]),
+        lambda net, x: net(x),
+    ],
+    ids=["summary", "calibrate", "one array of batches", "keywords", "call"],
+)
+def test_arrays_of_numpy_are_no_inputs(run: Callable[[nn.Module, Any], object]) -> None:
+    net = nn.Sequential(qnn.QuantIdentity(), qnn.QuantLinear(4, 2))
+    with pytest.raises(InputError) as caught:
+        run(net, np.ones((3, 2, 4), np.float32))
+    assert str(caught.value) == (
+        "the input is a ndarray, not a tensor\n"
+        "  at 0 (QuantIdentity)\n"
+        "  this layer takes one tensor of torch\n"
+        "  Convert it before: torch.from_numpy(x) of an array, torch.tensor(x) of a number."
+    )

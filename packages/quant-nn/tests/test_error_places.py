@@ -114,6 +114,18 @@ def test_what_a_recurrent_layer_returns_is_no_input(layer: Callable[[], nn.Modul
     )
 
 
+@pytest.mark.parametrize("given", [None, 1.5, 2], ids=["None", "float", "int"])
+@pytest.mark.parametrize("layer", [lambda: qnn.QuantReLU(), lambda: qnn.QuantConv1d(1, 1, 1)])
+def test_what_is_no_tensor_is_no_input(layer: Callable[[], nn.Module], given: object) -> None:
+    with pytest.raises(InputError) as caught:
+        layer()(given)
+    assert (caught.value.what, caught.value.why, caught.value.fix) == (
+        f"the input is a {type(given).__name__}, not a tensor",
+        "this layer takes one tensor of torch",
+        "Convert it before: torch.from_numpy(x) of an array, torch.tensor(x) of a number.",
+    )
+
+
 def test_a_layer_that_is_called_alone_has_no_path() -> None:
     with pytest.raises(InputError) as caught:
         qnn.QuantReLU()(torch.tensor([torch.nan]))

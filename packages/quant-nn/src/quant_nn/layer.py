@@ -47,7 +47,9 @@ class QuantLayer(nn.Module):
         return f"{type(self).__name__}({self.float_repr()})"
 
     def _check_is_one(self, input: Tensor | QuantTensor) -> None:
-        """The input is no collection of tensors, as ``nn.Sequential`` hands it on from layers that return several."""
+        """The input is no array, and no collection of tensors, as ``nn.Sequential`` hands on several results of a layer."""
+        if isinstance(input, (Tensor, QuantTensor)):
+            return
         if isinstance(input, (tuple, list, dict)):
             raise InputError(
                 f"the input is a {type(input).__name__}, not a tensor",
@@ -55,6 +57,13 @@ class QuantLayer(nn.Module):
                 why="this layer takes one tensor; recurrent layers return their outputs with their states, attention with its "
                 "weights",
                 fix="Take the tensor out of it, such as out[0], before this layer is called.",
+            )
+        if input is None or isinstance(input, (int, float)) or type(input).__module__ == "numpy":
+            raise InputError(
+                f"the input is a {type(input).__name__}, not a tensor",
+                where=self._named().removesuffix("()"),
+                why="this layer takes one tensor of torch",
+                fix="Convert it before: torch.from_numpy(x) of an array, torch.tensor(x) of a number.",
             )
 
     def _hand_on(self, out: Tensor | QuantTensor) -> Tensor | QuantTensor:
