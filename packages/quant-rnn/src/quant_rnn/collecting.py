@@ -65,9 +65,10 @@ def collected(quantizer: QuantProxy, like: Tensor, elements: int) -> Collected |
         return None if scale is None else Collected(low, high, scale=scale)
     if not is_collecting(quantizer, elements):
         return None
-    # A forward that is computed again collects nothing, and so does not come to the end of it.
-    left = _WITHOUT_END if recomputing() else scaling.collected.steps - int(scaling.collected.count)
-    return Collected(low, high, float(quant.int_scaling_impl(bits)), scaling.least, left)
+    left = scaling.collected.left
+    return Collected(
+        low, high, float(quant.int_scaling_impl(bits)), scaling.least, _WITHOUT_END if left is None else left
+    )
 
 
 def scales_of(calls: Sequence[Collected], like: Tensor) -> Tensor:
@@ -122,9 +123,10 @@ def follow(quantizer: QuantProxy, statistics: Tensor) -> None:
 
     Those of a forward that a backward pass computes again are no calls of their own.
     """
-    if recomputing():
-        return
     scaling, library = quantizer.tensor_quant.scaling_impl, steps()
+    if recomputing():
+        scaling.collected.advance(statistics.numel())
+        return
     assert library is not None
     average, momentum = scaling.average.clone().contiguous(), scaling.scaling_stats_momentum
     counted = int(scaling.collected.count)

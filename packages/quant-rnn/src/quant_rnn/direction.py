@@ -68,6 +68,17 @@ class Direction(nn.Module):
         self.proj_weight = projection
         self.io_quant = io_quant
 
+    def belong_to(self, source: nn.Module) -> None:
+        """Read the parameters of this layer, which may be a replica of the one that it was made with, on another device."""
+        if self._source[0] is source:
+            return
+        self._source = [source]
+        for params in map(self.gate, self.gates):
+            params.input_weight.belong_to(source)
+            params.hidden_weight.belong_to(source)
+        if self.proj_weight is not None:
+            self.proj_weight.belong_to(source)
+
     def gate(self, name: str) -> GateParams:
         """The parameters of a gate."""
         found = getattr(self, named(name, "gate_params"))

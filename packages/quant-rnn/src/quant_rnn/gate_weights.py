@@ -38,6 +38,10 @@ class GateWeight(nn.Module):
         matrix: Tensor = getattr(self._source[0], self.name)
         return matrix if self.stop - self.start == len(matrix) else matrix[self.start : self.stop]
 
+    def belong_to(self, source: nn.Module) -> None:
+        """Read the rows of the matrix of this layer, which may be a replica of the one that it was made with."""
+        self._source = [source]
+
     @property
     def owner(self) -> str:
         """The kind of the recurrent layer."""

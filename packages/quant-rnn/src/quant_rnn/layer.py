@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import product
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from quant_core.components import StepCounter
+from quant_core.components.step_counter import one_forward
 from quant_core.errors import ConfigurationError, InputError
 from quant_core.proxies import QuantProxy
 from quant_core.tensor import QuantTensor
 from quant_nn.describe import describe
-from quant_nn.layer import QuantLayer, value_of
-from quant_rnn.checkpoint import check_checkpoint
+from quant_nn.layer import value_of
 from quant_rnn.direction import Direction
+from quant_rnn.float_parameters import FloatParameters
 from quant_rnn.float_path import flat_weights, is_off, run_in_float
-from quant_rnn.parameters import Sizes, check_options, register, reset
 from quant_rnn.quantizing import MaybeQuantized, concatenate, quantized, stack
 from quant_rnn.states import check_dtype, check_features, check_input, first_states
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 States = tuple[MaybeQuantized, ...]
 
 
-class QuantRecurrent(QuantLayer):
+class QuantRecurrent(FloatParameters):
     """Base of :class:`~quant_rnn.QuantRNN`, :class:`~quant_rnn.QuantLSTM` and :class:`~quant_rnn.QuantGRU`.
 
     Attributes:
@@ -41,84 +41,8 @@ class QuantRecurrent(QuantLayer):
     io_quant: QuantProxy | None
     kind: str
     state_names: tuple[str, ...] = ("hidden state",)
-
-    def _init_sizes(
-        self,
-        *,
-        gates: int,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int,
-        bias: bool,
-        batch_first: bool,
-        dropout: float,
-        bidirectional: bool,
-        proj_size: int,
-        shared_input_hidden_weights: bool,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
-    ) -> None:
-        """Check the options of torch.nn, and make the parameters."""
-        check_options(
-            type(self).__name__,
-            {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers},
-            dropout=dropout,
-            proj_size=proj_size,
-            shares_without_need=shared_input_hidden_weights and not bidirectional,
-        )
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)
-        self.bidirectional, self.proj_size = bidirectional, proj_size
-        self.sizes = Sizes(
-            inputs=input_size,
-            hidden=hidden_size,
-            outputs=proj_size or hidden_size,
-            gates=gates,
-            layers=num_layers,
-            directions=2 if bidirectional else 1,
-            bias=bias,
-            shared_input=shared_input_hidden_weights,
-        )
-        register(self, self.sizes, device, dtype)
-
-    def reset_parameters(self) -> None:
-        """Draw the float parameters again, as torch.nn does, and build the weight quantizers again from them."""
-        reset(self, self.sizes)
-        for proxy in (module for module in self.modules() if isinstance(module, QuantProxy)):
-            if proxy.rebuilds_on_load:
-                proxy.init_tensor_quant()
-
-    def flatten_parameters(self) -> None:
-        """Does nothing. It is there because that of torch.nn is called, to store the weights side by side for cuDNN, which here
-        are quantized before each use.
-        """
-
-    @property
-    def all_weights(self) -> list[list[Tensor]]:
-        """The float parameters of each layer and direction, in the order of torch.nn.
-
-        >>> import quant_rnn as qrnn
-        >>> [tuple(weight.shape) for weight in qrnn.QuantRNN(3, 4).all_weights[0]]
-        [(4, 3), (4, 4), (4,), (4,)]
-        """
-        sizes = self.sizes
-        places = product(range(sizes.layers), range(sizes.directions))
-        return [[getattr(self, name) for name, _ in sizes.shapes(*place)] for place in places]
-
-    def count_products(self, x: Any, *states: Any) -> int:
-        """How many products are added up for an input: for each step, layer, direction and gate ``H · (I + P)``, and ``P · H``
-        of a projection, with ``P`` features of the output.
-
-        >>> import quant_rnn as qrnn
-        >>> qrnn.QuantLSTM(3, 4).count_products(torch.zeros(7, 2, 3)) == 7 * 2 * 4 * 4 * (3 + 4)
-        True
-        """
-        value = x.data if isinstance(x, PackedSequence) else value_of(x)
-        return self.sizes.products * (value.numel() // self.input_size)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        check_checkpoint(state_dict, prefix, self, self.sizes, self._named())
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    _settled = False
+    """Whether no quantizer counts steps any more, so that those of a forward need not be told apart."""
 
     def bias_errors(self) -> list[BiasError]:
         """What rounding weights adds to the sums of the gates, for :func:`quant_nn.correction.correct_bias`."""
@@ -158,8 +82,27 @@ class QuantRecurrent(QuantLayer):
         """The directions of each layer."""
         return [list(sides) for sides in self.layers]  # type: ignore[call-overload]
 
+    def train(self, mode: bool = True) -> Self:
+        """Switch the mode, and see again which quantizers count steps."""
+        self._settled = False
+        return super().train(mode)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._settled = False
+        super()._load_from_state_dict(*args)
+
     def _compute(self, x: Any, given: Sequence[Any] | None) -> tuple[Any, list[Any]]:
         """The output, and for each kind of state the states of all layers and directions."""
+        for direction in self.directions:
+            direction.belong_to(self)
+        if torch.compiler.is_compiling() or self._settled or not self.training:
+            return self._compute_one(x, given)
+        counters = [module for module in self.modules() if isinstance(module, StepCounter) and module.steps is not None]
+        self._settled = all(counter.over for counter in counters)
+        with one_forward(counters):
+            return self._compute_one(x, given)
+
+    def _compute_one(self, x: Any, given: Sequence[Any] | None) -> tuple[Any, list[Any]]:
         if isinstance(x, PackedSequence):
             return self._compute_packed(x, given)
         check_input(x, self.input_size, self._named(), batch_first=self.batch_first)
@@ -288,16 +231,3 @@ class QuantRecurrent(QuantLayer):
     def __repr__(self) -> str:
         """One line; print ``layers`` to see all parts."""
         return f"{type(self).__name__}({self.extra_repr()})"
-
-    def float_repr(self) -> str:
-        """The options of torch.nn that differ from their default."""
-        options: Mapping[str, tuple[Any, Any]] = {
-            "num_layers": (self.num_layers, 1),
-            "bias": (self.bias, True),
-            "batch_first": (self.batch_first, False),
-            "dropout": (self.dropout, 0.0),
-            "bidirectional": (self.bidirectional, False),
-            "proj_size": (self.proj_size, 0),
-        }
-        shown = [f"{name}={now}" for name, (now, default) in options.items() if now != default]
-        return ", ".join([str(self.input_size), str(self.hidden_size), *shown])

@@ -51,6 +51,7 @@ def collect(
     (tensor(4.), 4.0)
     """
     if recomputing():
+        collected.advance()
         return statistic
     parameter = average if into is None else into
     if torch.compiler.is_compiling():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +20,8 @@ class StepCounter(nn.Module):
 
     With activation checkpointing (``torch.utils.checkpoint``) a forward is computed twice, the second time in the backward
     pass. That is no step of its own: it counts nothing, and ``running`` is what it was the first time. Whoever counts calls
-    :meth:`begin` first, so that this is known; of several forwards before one backward pass it is the last.
+    :meth:`begin` first, so that this is known; of several forwards before one backward pass it is the last. Where one forward is
+    several steps, the layer says where it begins and ends, by :func:`one_forward`.
 
     Args:
         steps: the limit; ``None`` counts forever.
@@ -31,6 +34,10 @@ class StepCounter(nn.Module):
     """
 
     count: Tensor
+    _began: int | None = None
+    """The count at which the last forward of several steps began, unless the limit had been reached."""
+    _again: int | None = None
+    """The count while that forward is computed again."""
 
     def __init__(self, steps: int | None) -> None:
         super().__init__()
@@ -41,12 +48,21 @@ class StepCounter(nn.Module):
     @property
     def running(self) -> bool:
         """Whether the limit may not have been reached yet."""
-        return self._before if recomputing() else self._open
+        if not recomputing():
+            return self._open
+        return self._before if self._again is None or self.steps is None else self._again < self.steps
 
     @property
     def over(self) -> bool:
         """Whether the limit had been reached before the last forward began, so that there is nothing to tell apart."""
-        return not (self._open or self._before)
+        return not (self._open or self._before) and self._began is None
+
+    @property
+    def left(self) -> int | None:
+        """How many steps there are before the limit; ``None`` for any number, also in a forward that is computed again."""
+        if self.steps is None or (recomputing() and self._again is None):
+            return None
+        return self.steps - (int(self.count) if self._again is None else self._again)
 
     def finished(self) -> Tensor:
         """Whether the limit has been reached, as a 0-dim bool tensor."""
@@ -60,6 +76,8 @@ class StepCounter(nn.Module):
     def advance(self, by: Tensor | int = 1) -> None:
         """Count one step, or ``by`` of them; stays at the limit."""
         if recomputing():
+            if self._again is not None:
+                self._again += int(by)
             return
         if torch.compiler.is_compiling() or self.count.is_meta:
             self.count.add_(by)
@@ -100,6 +118,35 @@ class StepCounter(nn.Module):
     def extra_repr(self) -> str:
         """The limit."""
         return f"steps={self.steps}"
+
+
+@contextmanager
+def one_forward(counters: Sequence[StepCounter]) -> Iterator[None]:
+    """Around a forward of several steps: computed again, each of them meets the count that it met the first time.
+
+    Without it the last step speaks for all, which is wrong where the limit is reached on the way.
+
+    >>> counter = StepCounter(2)
+    >>> with one_forward([counter]):
+    ...     counter.advance(); counter.advance()
+    >>> counter.running, counter.over
+    (False, False)
+    >>> with one_forward([counter]):
+    ...     counter.begin()
+    >>> counter.over
+    True
+    """
+    again = recomputing()
+    for counter in counters:
+        if again:
+            counter._again = counter._began
+        else:
+            counter._began = int(counter.count) if counter._open and not counter.count.is_meta else None
+    try:
+        yield
+    finally:
+        for counter in counters:
+            counter._again = None
 
 
 def recomputing() -> bool:
