@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from quant_core.export.capture_failure import explained
 from quant_core.export.decompose import decompose, registered_decompositions
 from quant_core.export.eval_mode import in_eval_mode
 from quant_core.export.fold import HARMLESS, fold
+from quant_core.export.one_result import with_one_result
 from quant_core.export.out_of_place import changed_operands, memory_of, out_of_place
 from quant_core.export.program import Program
 from quant_core.export.provenance import map_modules
@@ -72,7 +74,10 @@ def capture(
     core = decompose(out_of_place(exported), registered_decompositions(plugins or registry()))
     captured = verify_spec(Program(exported=core, modules=modules), after="capture")
     folded = Program(exported=fold(captured.exported, modules), modules=modules, uncalibrated=_uncalibrated(model))
-    return verify_spec(folded, after="folding")
+    apart = with_one_result(verify_spec(folded, after="folding"))
+    if apart is folded.exported:
+        return folded
+    return verify_spec(replace(folded, exported=apart), after="taking values apart")
 
 
 def _check_arguments(model: Any, args: Any) -> None:

@@ -94,6 +94,11 @@ def keeps_grid(node: fx.Node, sources: Sequence[Quantizer | None]) -> bool:
     )
 
 
+def may_keep_grid(node: fx.Node) -> bool:
+    """Whether an operation only moves, picks or joins values, so that it keeps a grid of theirs where that allows it."""
+    return node.target in _MOVES | _PADS | _SELECTS | _JOINS
+
+
 def _zero_is_on(quantizer: Quantizer, node: fx.Node) -> bool:
     """A rectifier needs the real number 0 among the levels; an integer zero-point in range puts it there.
 
