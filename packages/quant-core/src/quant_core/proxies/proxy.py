@@ -20,7 +20,7 @@ from quant_core.errors import ConfigurationError
 from quant_core.inject import Injector, assemble
 from quant_core.inject.attributes import title
 from quant_core.proxies.loading import current_load
-from quant_core.proxies.rebuilding import given_instances, keep_identity
+from quant_core.proxies.rebuilding import build_for, given_instances, keep_identity
 from quant_core.proxies.stating import stated
 from quant_core.tensor import GridOrigin, QuantTensor
 from quant_core.tracing import is_composed
@@ -242,10 +242,7 @@ class QuantProxy(nn.Module):
         error_msgs: list[str],
     ) -> None:
         """Build the quantizer again for the weights just loaded; a float checkpoint holds none."""
-        if self.rebuilds_on_load:
-            for key in [key for key in state_dict if key.startswith(prefix)]:
-                state_dict[key] = state_dict[key].clone()  # it may be our own tensor, which building again overwrites
-            self.init_tensor_quant()
+        build_for(self, state_dict, prefix, local_metadata)
         own = self.state_dict(prefix=prefix)
         if own:
             load = current_load(missing_keys)
