@@ -69,6 +69,17 @@ def test_a_light_import_does_not_import_torch(module: str) -> None:
     assert run(f"import sys, {module}; print('torch' in sys.modules)") == "False"
 
 
+def test_layers_do_not_load_the_compiler() -> None:
+    """Which would take a second of every start."""
+    code = (
+        "import sys, torch, quant_nn as qnn, quant_rnn\n"
+        "torch.nn.Sequential(qnn.QuantConv2d(1, 2, 3), qnn.QuantReLU())(torch.ones(1, 1, 4, 4))\n"
+        "quant_rnn.QuantLSTM(4, 2)\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    assert run(code) == "False"
+
+
 @pytest.mark.parametrize(
     ("module", "name"), [("quant_core", "QuantTensor"), ("quant_nn", "QuantLinear"), ("quant_rnn", "QuantLSTM")]
 )

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 
+from quant_core.tracing import constant_in_graphs, outside_of_graphs
+
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
@@ -35,7 +37,7 @@ def each_rank_alone() -> Iterator[None]:
         _alone.reset(token)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_in_graphs
 def joins_ranks() -> bool:
     """Whether statistics are those of several processes.
 
@@ -45,7 +47,7 @@ def joins_ranks() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 and not _alone.get()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_in_graphs
 def is_distributed() -> bool:
     """Whether this process belongs to a group, be it the only one in it: who averages gradients waits for all parameters.
 
@@ -55,7 +57,6 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-@torch.compiler.disable(reason="the ranks may have batches of different sizes, which a graph cannot ask for")  # type: ignore[untyped-decorator]
 def of_all_ranks(rows: Tensor) -> Tensor:
     """The rows of all ranks, one after the other: ``(R, n_i)`` → ``(R, Σ n_i)``, of any ``n_i``.
 
@@ -65,8 +66,11 @@ def of_all_ranks(rows: Tensor) -> Tensor:
     >>> of_all_ranks(torch.ones(2, 3)).shape
     torch.Size([2, 3])
     """
-    if not joins_ranks():
-        return rows
+    return _joined(rows) if joins_ranks() else rows
+
+
+@outside_of_graphs("the ranks may have batches of different sizes, which a graph cannot ask for")
+def _joined(rows: Tensor) -> Tensor:
     joined: Tensor = _Joined.apply(rows)  # type: ignore[no-untyped-call]
     return joined
 

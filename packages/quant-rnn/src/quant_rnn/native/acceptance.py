@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from quant_core.native import has_values
+from quant_core.tracing import constant_in_graphs
 from quant_rnn.native.agreement import agrees
 
 
@@ -19,7 +20,7 @@ def takes(*tensors: Tensor) -> bool:
     return available
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_in_graphs
 def _is_available() -> bool:
     return agrees()
 
