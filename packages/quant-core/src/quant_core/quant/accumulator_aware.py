@@ -64,7 +64,7 @@ class Int8WeightNormL2PerChannelFixedPoint(Injector):
     @value
     def granularity(module: Any) -> PerChannel:
         """Per output channel of the layer."""
-        return PerChannel(computed.first_of(module).output_channel_dim)
+        return PerChannel(computed.output_channel_dim.function(module))
 
     @value
     def scaling_init(

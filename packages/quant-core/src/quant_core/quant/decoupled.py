@@ -100,4 +100,4 @@ class Int8WeightPerChannelFloatDecoupled(Int4WeightPerTensorFloatDecoupled):
     @value
     def granularity(module: Any) -> PerChannel:
         """Per output channel of the layer."""
-        return PerChannel(computed.first_of(module).output_channel_dim)
+        return PerChannel(computed.output_channel_dim.function(module))

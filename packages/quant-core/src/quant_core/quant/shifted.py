@@ -113,7 +113,7 @@ class ShiftedUint8WeightGroupQuantFloat(ShiftedUint8WeightPerTensorFloat):
     @value
     def granularity(group_size: int, module: Any) -> PerGroup:
         """Per group of input channels."""
-        return PerGroup(group_size, 1 - computed.first_of(module).output_channel_dim)
+        return PerGroup(group_size, 1 - computed.output_channel_dim.function(module))
 
 
 class ShiftedUint8WeightPerGroupFloatHQO(ShiftedUint8WeightPerTensorFloatHQO):

@@ -54,10 +54,10 @@ class Int8WeightPerTensorFloat(Injector):
     @value
     def granularity(scaling_per_output_channel: bool, group_size: int | None, module: Any) -> Granularity:
         """Per tensor, per output channel of the layer, or per group of its input channels."""
-        first = computed.first_of(module)
+        axis = computed.output_channel_dim.function(module)
         if group_size is not None:
-            return PerGroup(group_size, 1 - first.output_channel_dim)
-        return PerChannel(first.output_channel_dim) if is_per_channel(scaling_per_output_channel) else PerTensor()
+            return PerGroup(group_size, 1 - axis)
+        return PerChannel(axis) if is_per_channel(scaling_per_output_channel) else PerTensor()
 
     @value
     def clamp_gradient(bit_width_impl: BitWidth, scaling_impl: Any) -> ClampGradient:

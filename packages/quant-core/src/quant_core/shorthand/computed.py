@@ -54,7 +54,7 @@ def weight_granularity(scaling_per_output_channel: bool, module: Any) -> Granula
     """
     if not is_per_channel(scaling_per_output_channel):
         return PerTensor()
-    return PerChannel(first_of(module).output_channel_dim)
+    return PerChannel(output_channel_dim.function(module))
 
 
 @value
@@ -75,7 +75,7 @@ def groups(group_size: int, module: Any, group_dim: int | None = None) -> PerGro
     >>> groups.function(group_size=32, module=None, group_dim=1)
     PerGroup(group_size=32, axis=1)
     """
-    return PerGroup(group_size, 1 - first_of(module).output_channel_dim if group_dim is None else group_dim)
+    return PerGroup(group_size, 1 - output_channel_dim.function(module) if group_dim is None else group_dim)
 
 
 @value
