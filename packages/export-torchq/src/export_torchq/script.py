@@ -46,7 +46,7 @@ class Script:
 
     def attribute(self, name: str, value: Any) -> fx.Node:
         """A constant, under the name or one with a number behind it."""
-        base = identifier(name)
+        base = _in_ascii(identifier(name))
         base = f"_{base}" if base[0].isdigit() else base
         candidate, number = base, 0
         while candidate in self.attributes or hasattr(Quantized, candidate):
@@ -79,6 +79,15 @@ def compiled(graph: fx.Graph, attributes: Mapping[str, Any]) -> bytes:
         made.setattr(name, value)
     made._define(kind, _RELEASE.sub("", code.src), {"torch": torch, **code.globals}.get)
     return _of_one_name(made.save_to_buffer())
+
+
+def _in_ascii(name: str) -> str:
+    """A name with the numbers of letters that a script cannot hold, other than Python.
+
+    >>> _in_ascii("größe.weight")
+    'grufcudfe.weight'
+    """
+    return "".join(letter if letter.isascii() else f"u{ord(letter):x}" for letter in name)
 
 
 def _of_one_name(content: bytes) -> bytes:
