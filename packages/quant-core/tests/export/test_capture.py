@@ -243,6 +243,18 @@ def test_an_axis_that_cannot_vary_is_told_from_a_model_that_cannot_be_captured()
     )
 
 
+@pytest.mark.parametrize("axis", [torch.export.Dim.DYNAMIC, torch.export.Dim("steps")])
+def test_an_axis_that_one_element_in_the_example_fixes_needs_a_longer_example(axis: Any) -> None:
+    with pytest.raises(CaptureError) as caught:
+        capture(nn.Linear(3, 4), (torch.ones(2, 1, 3),), dynamic_shapes=({1: axis},))
+    assert caught.value.fix == (
+        "Give an example with at least 2 elements along each axis that varies: torch.export takes 1 as fixed; the full "
+        "report of torch.export is the cause of this error."
+    )
+    longer = capture(nn.Linear(3, 4), (torch.ones(2, 2, 3),), dynamic_shapes=({1: axis},))
+    assert longer.run(torch.ones(2, 5, 3)).shape == (2, 5, 4)
+
+
 def test_a_lazy_layer_without_a_shape_is_refused() -> None:
     with pytest.raises(InputError) as caught:
         capture(nn.Sequential(nn.LazyLinear(2)), (torch.ones(3, 5),))
@@ -433,6 +445,24 @@ def test_a_batch_that_varies_by_name_in_any_order_and_nesting() -> None:
     big = [torch.randn(7, 3) for _ in range(4)]
     found = program.run(*big[:3], z=torch.tensor(2.0), flag=False, y=big[3])
     assert torch.allclose(found, sum(big) + 2.0)
+
+
+def test_keywords_that_a_model_collects_cannot_vary() -> None:
+    class Collecting(nn.Module):
+        def forward(self, x: Tensor, **more: Tensor) -> Tensor:
+            return x + more["y"]
+
+    x = torch.ones(2, 3)
+    with pytest.raises(InputError) as caught:
+        capture(Collecting(), (x,), {"y": x}, dynamic_shapes="batch")
+    assert str(caught.value) == (
+        "the axes of inputs behind **more cannot vary\n"
+        "  at Collecting\n"
+        "  torch.export takes dynamic axes of named arguments only; got the keywords y for "
+        "forward(x: torch.Tensor, **more: torch.Tensor) -> torch.Tensor\n"
+        "  Name them in the signature of forward, in the place of **more, or leave dynamic_shapes (--dynamic-batch) out."
+    )
+    assert torch.equal(capture(Collecting(), (x,), {"y": x}).run(x, y=x), x + x)
 
 
 def test_a_batch_of_one_and_an_unknown_word_are_refused() -> None:

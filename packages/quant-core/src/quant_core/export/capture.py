@@ -157,9 +157,25 @@ def _shapes(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
     def shape_of(leaf: Any) -> Any:
         return {0: torch.export.Dim.DYNAMIC} if isinstance(leaf, torch.Tensor) and leaf.dim() > 0 else None
 
-    bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
+    signature = inspect.signature(model.forward)
+    bound = signature.bind(*args, **kwargs).arguments
+    _refuse_collected(signature, bound, type(model).__name__)
     shapes: Any = pytree.tree_map(shape_of, dict(bound))
     return shapes
+
+
+def _refuse_collected(signature: inspect.Signature, bound: Mapping[str, Any], model: str) -> None:
+    """``torch.export`` does not tell the keywords behind ``**kwargs`` from one another when axes vary."""
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD and name in bound:
+            given = ", ".join(bound[name])
+            raise InputError(
+                f"the axes of inputs behind **{name} cannot vary",
+                where=model,
+                why=f"torch.export takes dynamic axes of named arguments only; got the keywords {given} for forward{signature}",
+                fix=f"Name them in the signature of forward, in the place of **{name}, or leave dynamic_shapes "
+                "(--dynamic-batch) out.",
+            )
 
 
 def _refuse_mutation(exported: ExportedProgram, model: nn.Module) -> None:
