@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
 from quant_core.errors import ConfigurationError, InputError, QuantError, StateError, UnusedAttributeError
+from quant_core.quant import Fp8e4m3ActPerTensorFloat, Fp8e4m3WeightPerTensorFloat
 from quant_rnn import QuantGRU, QuantLSTM, QuantRNN
 
 CASES: dict[str, tuple[Callable[[], Any], type[QuantError], str]] = {
@@ -262,6 +263,22 @@ CASES: dict[str, tuple[Callable[[], Any], type[QuantError], str]] = {
   its scale is input scale · weight scale, and the input or the weight is not quantized
   Set io_quant and weight_quant, or bias_quant=None to keep the bias in float.""",
     ),
+    "a bias beside inputs that are minifloats": (
+        lambda: QuantRNN(3, 4, io_quant=Fp8e4m3ActPerTensorFloat)(torch.zeros(5, 2, 3)),
+        InputError,
+        """the bias cannot be quantized
+  at layers.0.0 (QuantRNN(3, 4))
+  its scale is input scale · weight scale, and minifloats are not equally far apart
+  Set bias_quant=None to keep the bias in float, or use integer quantizers as io_quant and weight_quant.""",
+    ),
+    "a bias beside weights that are minifloats": (
+        lambda: QuantGRU(3, 4, weight_quant=Fp8e4m3WeightPerTensorFloat)(torch.zeros(5, 2, 3)),
+        InputError,
+        """the bias cannot be quantized
+  at layers.0.0 (QuantGRU(3, 4))
+  its scale is input scale · weight scale, and minifloats are not equally far apart
+  Set bias_quant=None to keep the bias in float, or use integer quantizers as io_quant and weight_quant.""",
+    ),
     "an option of a bias that is not there": (
         lambda: QuantRNN(3, 4, bias=False, bias_bit_width=16),
         UnusedAttributeError,
@@ -396,3 +413,11 @@ def test_what_torch_leaves_to_the_caller_stays_so() -> None:
 def test_empty_sequences_cannot_be_packed() -> None:
     with pytest.raises(RuntimeError, match="greater than 0"):
         nn.utils.rnn.pack_padded_sequence(torch.zeros(2, 1, 3), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("options", [{"bias_quant": None}, {"bias": False}])
+def test_minifloats_are_taken_without_a_bias_on_a_grid(options: dict[str, Any]) -> None:
+    layer = QuantLSTM(3, 4, io_quant=Fp8e4m3ActPerTensorFloat, weight_quant=Fp8e4m3WeightPerTensorFloat, **options)
+    out, _ = layer(torch.randn(5, 2, 3))
+    assert out.isfinite().all()
+    assert out.any()

@@ -15,7 +15,7 @@ from quant_nn.layer import value_of
 from quant_rnn.gate_weights import GateParams, GateWeight
 from quant_rnn.gates import named
 from quant_rnn.natively import run_natively
-from quant_rnn.quantizing import MaybeQuantized, concatenate, quantized, scale_of, stack, with_value
+from quant_rnn.quantizing import MaybeQuantized, concatenate, quantized, stack, with_value
 from quant_rnn.sequence import State, run, run_uneven
 from quant_rnn.weights import Weights, quantize_weights
 
@@ -88,7 +88,7 @@ class Direction(nn.Module):
     def weights(self, x: MaybeQuantized) -> Weights:
         """All weights, quantized once for a sequence ``x``."""
         gates = {name: self.gate(name) for name in self.gates}
-        return quantize_weights(gates, self._biases(), self.proj_weight, scale_of(x), self.where)
+        return quantize_weights(gates, self._biases(), self.proj_weight, x, self.where)
 
     def forward(
         self, x: MaybeQuantized, state: State, sizes: Sequence[int] | None = None

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from quant_core.components import IntQuant
 from quant_core.errors import InputError
+from quant_core.proxies import QuantProxy
 from quant_core.tensor import QuantTensor
 from quant_nn.layer import value_of
 from quant_rnn.gate_weights import GateParams, GateWeight
+from quant_rnn.quantizing import MaybeQuantized, scale_of
 
 
 class Weights(NamedTuple):
@@ -37,7 +39,7 @@ def quantize_weights(
     gates: Mapping[str, GateParams],
     biases: Sequence[Sequence[Tensor]],
     projection: GateWeight | None,
-    input_scale: Tensor | None,
+    x: MaybeQuantized,
     where: str,
 ) -> Weights:
     """Quantize the weights of all gates, and the biases at the scale of the products that they are added to.
@@ -46,12 +48,13 @@ def quantize_weights(
         gates: the gates in their order.
         biases: for each gate its biases, ``(H,)`` each: none, one, or one for the input and one for the hidden state.
         projection: the matrix that projects the output.
-        input_scale: the scale of the input; ``None`` where it is not quantized.
+        x: the input, for its scale.
         where: the layer, for errors.
 
     Raises:
-        InputError: when a bias is to be quantized and its scale is not known.
+        InputError: when a bias is to be quantized and its scale is not known, or the products lie on no grid.
     """
+    input_scale = scale_of(x)
     inputs = [params.input_weight.quant_weight() for params in gates.values()]
     hidden = [params.hidden_weight.quant_weight() for params in gates.values()]
     done: list[list[Tensor]] = []
@@ -59,7 +62,9 @@ def quantize_weights(
         scale = None
         if input_scale is not None and isinstance(weight, QuantTensor):
             scale = (input_scale * weight.scale).reshape(() if weight.scale.numel() == 1 else (-1,))
-        done.append([_quantize_bias(params, part, scale, where) for part in parts])
+        if parts and _needs_scale(params.bias_quant):
+            _check_grid(x, weight, where)
+        done.append([part if params.bias_quant is None else value_of(params.bias_quant(part, scale)) for part in parts])
     return Weights(
         input=stack_gates(list(gates.values()), inputs),
         hidden=stack_gates(list(gates.values()), hidden),
@@ -108,15 +113,24 @@ def stack_gates(gates: Sequence[GateParams], parts: Sequence[Tensor | QuantTenso
     return captured
 
 
-def _quantize_bias(params: GateParams, bias: Tensor, scale: Tensor | None, where: str) -> Tensor:
-    quantizer = params.bias_quant
-    if quantizer is None:
-        return bias
-    if scale is None and quantizer.is_quant_enabled and getattr(quantizer, "requires_input_scale", True):
-        raise InputError(
-            "the bias cannot be quantized",
-            where=where,
-            why="its scale is input scale · weight scale, and the input or the weight is not quantized",
-            fix="Set io_quant and weight_quant, or bias_quant=None to keep the bias in float.",
-        )
-    return value_of(quantizer(bias, scale))
+def _needs_scale(quantizer: QuantProxy | None) -> bool:
+    """Whether it quantizes at the scale of the products."""
+    return quantizer is not None and quantizer.is_quant_enabled and getattr(quantizer, "requires_input_scale", True)
+
+
+def _check_grid(x: MaybeQuantized, weight: MaybeQuantized, where: str) -> None:
+    """The products of input and weight are equally far apart."""
+    if not (isinstance(x, QuantTensor) and isinstance(weight, QuantTensor)):
+        reason = "the input or the weight is not quantized"
+        fix = "Set io_quant and weight_quant, or bias_quant=None to keep the bias in float."
+    elif x.float_format is not None or weight.float_format is not None:
+        reason = "minifloats are not equally far apart"
+        fix = "Set bias_quant=None to keep the bias in float, or use integer quantizers as io_quant and weight_quant."
+    else:
+        return
+    raise InputError(
+        "the bias cannot be quantized",
+        where=where,
+        why=f"its scale is input scale · weight scale, and {reason}",
+        fix=fix,
+    )
