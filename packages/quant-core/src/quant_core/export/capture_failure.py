@@ -34,7 +34,13 @@ def explained(failure: Exception, model: nn.Module, inputs: Any, *, varies: bool
     if not isinstance(failure, GuardOnDataDependentSymNode):
         remedy = f"call the model on these inputs: where that fails too, they do not fit it; otherwise {remedy}"
     if varies:
-        remedy = f"leave dynamic_shapes (--dynamic-batch) out: where that works, an axis cannot vary; otherwise {remedy}"
+        remedy = (
+            f"leave dynamic_shapes (--dynamic-batch) out: where that works, an axis cannot vary; otherwise {remedy}"
+        )
+        if _is_fixed_by_one(failure, inputs):
+            remedy = (
+                "give an example with at least 2 elements along each axis that varies: torch.export takes 1 as fixed"
+            )
     return CaptureError(
         "torch.export cannot capture the model",
         where=", ".join(part for part in (path, line) if part) or type(model).__name__,
@@ -42,6 +48,13 @@ def explained(failure: Exception, model: nn.Module, inputs: Any, *, varies: bool
         f"the example inputs are {', '.join(shapes) or 'no tensors'}",
         fix=f"{remedy[0].upper()}{remedy[1:]}; the full report of torch.export is the cause of this error.",
     )
+
+
+def _is_fixed_by_one(failure: Exception, inputs: Any) -> bool:
+    """Whether an axis does not vary because the example has one element along it."""
+    text = str(failure)
+    specialized = "specialized due to hint of 1 " in text or "specialized it to be a constant (1)" in text
+    return specialized and any(1 in leaf.shape for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor))
 
 
 def _described(tensor: torch.Tensor) -> str:
