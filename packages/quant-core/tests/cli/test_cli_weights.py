@@ -110,6 +110,21 @@ def test_a_file_without_a_state_dict(content: Any, why: str, tmp_path: Path) -> 
     )
 
 
+def test_complex_weights_are_not_cut_down_to_their_real_part(tmp_path: Path) -> None:
+    path = _saved(tmp_path / "net.pt", {"weight": torch.zeros(2, 2, dtype=torch.complex64), "bias": torch.ones(2)})
+    model = nn.Linear(2, 2)
+    before = model.bias.detach().clone()
+    with pytest.raises(LoadError) as caught:
+        load_weights(model, path)
+    assert str(caught.value) == (
+        "the weights in 'net.pt' do not fit the model\n"
+        f"  at {path}\n"
+        "  'weight' holds torch.complex64, the model has torch.float32\n"
+        "  Save real numbers: torch would drop the imaginary parts."
+    )
+    assert torch.equal(model.bias, before)
+
+
 def test_keys_that_do_not_fit_are_answered_with_the_nearest_ones(tmp_path: Path) -> None:
     path = _saved(tmp_path / "net.pt", {"wieght": torch.zeros(2, 2), "bias": torch.zeros(2), "zzz": torch.zeros(1)})
     with pytest.raises(LoadError) as caught:

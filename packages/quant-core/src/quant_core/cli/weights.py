@@ -38,10 +38,18 @@ def load_weights(model: nn.Module, path: Path) -> None:
         path: a file that ``torch.save`` wrote from a state dict, or from a dict that holds one as ``"state_dict"``.
 
     Raises:
-        LoadError: when the file is missing, is not a state dict, or does not fit the model.
+        LoadError: when the file is missing, is not a state dict, or does not fit the model, such as complex numbers.
     """
     state = read_state_dict(path)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    own = model.state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    cut = [
+        f"{name!r} holds {tensor.dtype}, the model has {own[name].dtype}"
+        for name, tensor in state.items()
+        if name in own and tensor.is_complex() and not own[name].is_complex()
+    ]
+    if cut:
+        raise _misfit(path, cut, "Save real numbers: torch would drop the imaginary parts.")
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as failure:
