@@ -257,6 +257,24 @@ CASES: dict[str, tuple[Callable[[], object], type[QuantError], str]] = {
         "  one of them is a plain tensor\n"
         "  Set input_quant or output_quant on this layer, or share one quantizer between the layers before it.",
     ),
+    "a sum of different shapes per channel": (
+        lambda: qnn.QuantEltwiseAdd(
+            input_scaling_per_output_channel=True, input_per_channel_broadcastable_shape=(1, 3, 1, 1)
+        )(torch.ones(2, 3, 4, 4), torch.ones(2, 3, 1, 1)),
+        InputError,
+        "operands of shapes (2, 3, 4, 4) and (2, 3, 1, 1) cannot be quantized per channel together\n"
+        "  at QuantEltwiseAdd\n"
+        "  while input_quant collects statistics it sees them as one tensor, whose parts may differ along axis 0 only\n"
+        "  Bring them to one shape before, such as other.expand_as(input), or quantize the operands per tensor.",
+    ),
+    "a sum of different shapes with NaN": (
+        lambda: qnn.QuantEltwiseAdd()(torch.full((2, 3), torch.nan), torch.ones(3)),
+        InputError,
+        "a tensor that holds infinities or NaN has no statistic to collect\n"
+        "  at QuantEltwiseAdd\n"
+        "  the statistic of step 1 is nan\n"
+        "  Look for infinities and NaN in what comes in, for example after a step with too large a learning rate.",
+    ),
     "branches that do not fit": (
         lambda: qnn.QuantEltwiseAdd()(torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 4, 4)),
         InputError,

@@ -86,9 +86,23 @@ class QuantJoin(QuantLayer):
         if all(value.dim() > 0 and value.shape[1:] == values[0].shape[1:] for value in values):
             joint = quantize(torch.cat(values))
             return _parts(joint, [len(value) for value in values])
-        flat = quantize(torch.cat([value.flatten() for value in values]))
+        try:
+            flat = quantize(torch.cat([value.flatten() for value in values]))
+        except InputError as failure:
+            scale: Any = quantize.scale
+            if scale().dim() == 0:
+                raise
+            raise self._no_channels([tuple(value.shape) for value in values]) from failure
         parts = flat.split([value.numel() for value in values])
         return [part.reshape(value.shape) for part, value in zip(parts, values, strict=True)]
+
+    def _no_channels(self, shapes: Sequence[tuple[int, ...]]) -> InputError:
+        return InputError(
+            f"operands of shapes {' and '.join(map(str, shapes))} cannot be quantized per channel together",
+            where=type(self).__name__,
+            why="while input_quant collects statistics it sees them as one tensor, whose parts may differ along axis 0 only",
+            fix="Bring them to one shape before, such as other.expand_as(input), or quantize the operands per tensor.",
+        )
 
     def _finish(self, out: Operand, operands: Sequence[Operand]) -> Operand:
         """Quantize the result, or hand on the grid that it has."""
