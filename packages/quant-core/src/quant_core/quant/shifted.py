@@ -106,7 +106,7 @@ class ShiftedUint8WeightGroupQuantFloat(ShiftedUint8WeightPerTensorFloat):
     >>> import torch, quant_nn as qnn
     >>> layer = qnn.QuantLinear(4, 1, bias=False, weight_quant=ShiftedUint8WeightGroupQuantFloat, weight_group_size=2)
     >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, -1.27, 2.54, 0.1]]))
-    >>> layer.weight_quant.scale().detach(), layer.weight_quant.zero_point()
+    >>> layer.weight_quant.scale().detach(), layer.weight_quant.zero_point().detach()
     (tensor([[0.0069, 0.0069, 0.0100, 0.0100]]), tensor([[183., 183.,   0.,   0.]]))
     """
 
