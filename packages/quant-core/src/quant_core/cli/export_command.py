@@ -13,6 +13,7 @@ from quant_core.cli.inputs import DTYPES, parse_inputs
 from quant_core.cli.listing import print_targets
 from quant_core.cli.model_reference import parse_model
 from quant_core.cli.options import parse_options
+from quant_core.cli.output_file import OutputFile
 from quant_core.cli.weights import check_weights_file
 from quant_core.plugins import registry
 
@@ -31,7 +32,7 @@ T = TypeVar("T")
     help=f"An example input, such as 1x3x32x32 or 1x16:int64; once for each. DTYPE: {', '.join(DTYPES)}.",
 )
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="A file with a state dict.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="The file to write.")
+@click.option("-o", "--output", type=OutputFile(), metavar="FILE", help="The file to write.")
 @click.option("--check", is_flag=True, help="Report what the target cannot take, and write nothing.")
 @click.option("--no-verify", is_flag=True, help="Do not compare the artifact with the model.")
 @click.option("--dynamic-batch", is_flag=True, help="Let axis 0 of every input vary.")

@@ -15,6 +15,7 @@ from quant_core.cli.errors import ArgumentError, json_option
 from quant_core.cli.model_reference import load_model, parse_model
 from quant_core.cli.options import parse_options
 from quant_core.cli.output import print_json
+from quant_core.cli.output_file import OutputFile
 from quant_core.cli.weights import check_weights_file, load_weights
 from quant_nn.calibration.npz import batches_of, read_arrays
 
@@ -37,9 +38,7 @@ if TYPE_CHECKING:
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Samples in a batch.")
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="A file with a state dict.")
 @click.option("--again", is_flag=True, help="Also calibrate what is calibrated already.")
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The file to write."
-)
+@click.option("-o", "--output", required=True, type=OutputFile(), metavar="FILE", help="The file to write.")
 @json_option
 def calibrate_command(
     model: str,
