@@ -38,6 +38,26 @@ class Breaking(Rectified):
         raise KeyError("register")
 
 
+class Bare(Rectified):
+    def __init__(self) -> None:
+        pass
+
+
+class Worded(Rectified):
+    def content(self) -> Any:
+        return "relu"
+
+
+class Empty(Rectified):
+    def content(self) -> bytes:
+        raise KeyError("weights")
+
+
+class Listed(Rectified):
+    def trace(self, inputs: list[Any]) -> Any:
+        return [inputs[0].relu()]
+
+
 @pytest.fixture
 def plugins(monkeypatch: pytest.MonkeyPatch) -> Plugins:
     """``plugins(exporter=…, rules=…, runtime=…)`` is a registry with one target ``npu`` of that code."""
@@ -119,6 +139,35 @@ CASES: dict[str, tuple[dict[str, Any], type[QuantError], str]] = {
         "  KeyError: 'register'\n"
         "  This is a defect of the target; report it with the cause of this error. Nothing was written.",
     ),
+    "an artifact of nothing": (
+        {"exporter": lambda program: Bare()},
+        LoweringError,
+        "target 'npu' gave an artifact without target and signature\n"
+        "  at unknown unknown\n"
+        "  Bare.__init__ does not call that of quant_core.export.Artifact\n"
+        "  Report this to the authors of that package: it begins with super().__init__(target, program.signature).",
+    ),
+    "content of words": (
+        {"exporter": lambda program: Worded("npu", program.signature)},
+        ArtifactError,
+        "the npu artifact does not give its bytes\n"
+        "  Worded.content returned a str, not bytes\n"
+        "  This is a defect of the target; report it to the authors of that package. Nothing was written.",
+    ),
+    "content that fails": (
+        {"exporter": lambda program: Empty("npu", program.signature)},
+        ArtifactError,
+        "the npu artifact does not give its bytes\n"
+        "  KeyError: 'weights'\n"
+        "  This is a defect of the target; report it with the cause of this error. Nothing was written.",
+    ),
+    "no trace": (
+        {"exporter": lambda program: Listed("npu", program.signature)},
+        ArtifactError,
+        "the npu artifact gives no trace when it is run\n"
+        "  Listed.trace returned a list, not a quant_core.export.Trace\n"
+        "  This is a defect of the target; report it to the authors of that package. Nothing was written.",
+    ),
     "too few outputs": (
         {"exporter": lambda program: Silent("npu", program.signature)},
         VerificationError,
@@ -137,6 +186,14 @@ def test_what_is_wrong_with_a_target_is_told(name: str, plugins: Plugins, tmp_pa
         export(nn.ReLU(), (X,), target="npu", path=tmp_path / "net.npu", plugins=plugins(**parts))
     assert str(caught.value) == message
     assert not list(tmp_path.iterdir())
+
+
+def test_an_artifact_without_traces_cannot_be_run_and_one_without_bytes_has_no_size(plugins: Plugins) -> None:
+    program = capture(nn.ReLU(), (X,))
+    with pytest.raises(ArtifactError, match="gives no trace"):
+        lower(program, "npu", plugins=plugins(lambda program: Listed("npu", program.signature))).run(X)
+    with pytest.raises(ArtifactError, match="does not give its bytes"):
+        _ = lower(program, "npu", plugins=plugins(lambda program: Worded("npu", program.signature))).size
 
 
 def test_rules_are_asked_by_a_check_too(plugins: Plugins) -> None:

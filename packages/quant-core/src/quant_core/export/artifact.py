@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+from quant_core.errors import ArtifactError, QuantError
 from quant_core.export.check_report import Note
 from quant_core.export.files import write_atomically
 from quant_core.export.program import Program
@@ -51,19 +52,61 @@ class Artifact(ABC):
             ArtifactError: when the runtime is not installed or refuses the file.
             InputError: when the inputs do not have the structure that the model was captured with.
         """
-        return self.signature.nest(self.trace(self.signature.flatten(args, kwargs)).outputs)
+        return self.signature.nest(traced(self, self.signature.flatten(args, kwargs)).outputs)
 
     @property
     def size(self) -> int:
         """The size of its file in bytes."""
-        return len(self.content())
+        return len(content_of(self))
 
     def save(self, path: str | Path) -> Path:
         """Write it to ``path`` in one step, and return the path.
 
         Raises:
-            ArtifactError: when the file cannot be written; a file that was there before is unchanged.
+            ArtifactError: when the file cannot be written, or the artifact does not give its bytes; a file that was there before
+                is unchanged.
         """
         place = Path(path)
-        write_atomically(place, self.content())
+        write_atomically(place, content_of(self))
         return place
+
+
+def content_of(artifact: Artifact) -> bytes:
+    """The bytes of the file of an artifact.
+
+    Raises:
+        ArtifactError: when :meth:`Artifact.content` fails, or gives something else.
+    """
+    try:
+        content: object = artifact.content()
+    except QuantError:
+        raise
+    except Exception as failure:
+        raise ArtifactError(
+            f"the {artifact.target} artifact does not give its bytes",
+            why=f"{type(failure).__name__}: {failure}",
+            fix="This is a defect of the target; report it with the cause of this error. Nothing was written.",
+        ) from failure
+    if not isinstance(content, bytes):
+        raise ArtifactError(
+            f"the {artifact.target} artifact does not give its bytes",
+            why=f"{type(artifact).__qualname__}.content returned a {type(content).__name__}, not bytes",
+            fix="This is a defect of the target; report it to the authors of that package. Nothing was written.",
+        )
+    return content
+
+
+def traced(artifact: Artifact, inputs: list[Any]) -> Trace:
+    """What :meth:`Artifact.trace` gives.
+
+    Raises:
+        ArtifactError: when that is no trace.
+    """
+    trace: object = artifact.trace(inputs)
+    if not isinstance(trace, Trace):
+        raise ArtifactError(
+            f"the {artifact.target} artifact gives no trace when it is run",
+            why=f"{type(artifact).__qualname__}.trace returned a {type(trace).__name__}, not a quant_core.export.Trace",
+            fix="This is a defect of the target; report it to the authors of that package. Nothing was written.",
+        )
+    return trace

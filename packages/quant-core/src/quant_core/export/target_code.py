@@ -42,6 +42,14 @@ def lowered_by(target: Registered[Target], program: Program, options: Mapping[st
             why=f"{target.item.exporter} returned a {type(artifact).__name__}, not a quant_core.export.Artifact",
             fix="Report this to the authors of that package.",
         )
+    missing = [name for name in ("target", "signature") if not hasattr(artifact, name)]
+    if missing:
+        raise LoweringError(
+            f"target {target.item.name!r} gave an artifact without {' and '.join(missing)}",
+            where=f"{target.distribution} {target.version}",
+            why=f"{type(artifact).__qualname__}.__init__ does not call that of quant_core.export.Artifact",
+            fix="Report this to the authors of that package: it begins with super().__init__(target, program.signature).",
+        )
     return artifact
 
 

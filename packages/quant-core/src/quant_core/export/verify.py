@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from quant_core.errors import ArtifactError, InputError, QuantError, VerificationError
-from quant_core.export.artifact import Artifact
+from quant_core.export.artifact import Artifact, traced
 from quant_core.export.grid import grids
 from quant_core.export.program import Program
 from quant_core.export.trace import Trace, TraceRow, Walk, largest_difference
@@ -127,7 +127,7 @@ def _run(artifact: Artifact, inputs: list[Any]) -> Trace:
     """What an artifact gives; what its runtime lets through is told as one error."""
     try:
         with torch.random.fork_rng(devices=()):  # some runtimes are torch itself
-            return artifact.trace(inputs)
+            return traced(artifact, inputs)
     except QuantError:
         raise
     except Exception as failure:
