@@ -326,3 +326,11 @@ def test_a_subclass_says_what_its_quantized_weight_is() -> None:
     whole.load_state_dict(halved.state_dict())
     x = torch.randn(2, 6)
     assert torch.equal(2 * halved(x), whole(x))
+
+
+def test_any_module_may_stand_in_the_place_of_a_quantizer() -> None:
+    x = torch.randn(2, 6)
+    relu, linear = qnn.QuantReLU(), qnn.QuantLinear(6, 4, output_quant=Int8ActPerTensorFloat, weight_quant=None)
+    relu.act_quant, linear.output_quant = nn.Tanh(), nn.Tanh()
+    assert torch.equal(relu(x), x.tanh())
+    assert torch.equal(linear(x), nn.functional.linear(x, linear.weight, linear.bias).tanh())

@@ -85,7 +85,7 @@ def _in_ascii(name: str) -> str:
     """A name with the numbers of letters that a script cannot hold, other than Python.
 
     >>> _in_ascii("größe.weight")
-    'grufcudfe.weight'
+    'gruf6udfe.weight'
     """
     return "".join(letter if letter.isascii() else f"u{ord(letter):x}" for letter in name)
 

@@ -12,7 +12,7 @@ from quant_core.errors import ConfigurationError
 from quant_core.proxies import ActQuantProxyFromInjector
 from quant_core.quant import Int8ActPerTensorFloat, Uint8ActPerTensorFloat
 from quant_core.tensor import QuantTensor
-from quant_nn.layer import QuantLayer
+from quant_nn.layer import QuantLayer, values_of
 from quant_nn.options import split_options
 from quant_nn.quantizers import Quantizer, build_proxy
 
@@ -77,7 +77,7 @@ class QuantActivation(QuantLayer):
         quantizer, function = self.act_quant, self.float_impl
         if quantizer is None:
             return self._hand_on(x if function is None else function(x))
-        return quantizer(x) if self.return_quant_tensor else quantizer.values(x)
+        return quantizer(x) if self.return_quant_tensor else values_of(quantizer, x)
 
     def __repr__(self) -> str:
         """One line, also for the function of a layer that quantizes nothing."""

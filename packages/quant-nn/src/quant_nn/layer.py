@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from quant_core.errors import InputError
@@ -74,6 +76,11 @@ class QuantLayer(nn.Module):
 def value_of(x: Tensor | QuantTensor) -> Tensor:
     """The tensor itself, or the value of a quantized one."""
     return x.value if isinstance(x, QuantTensor) else x
+
+
+def values_of(quantizer: nn.Module, *inputs: Any) -> Tensor:
+    """What a quantizer gives, without its grid; any module may stand in its place."""
+    return quantizer.values(*inputs) if isinstance(quantizer, QuantProxy) else value_of(quantizer(*inputs))
 
 
 def _role(name: str) -> str:

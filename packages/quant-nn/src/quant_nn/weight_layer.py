@@ -16,7 +16,7 @@ from quant_core.errors import InputError
 from quant_core.proxies import QuantProxy
 from quant_core.tensor import QuantTensor, accumulator_bit_width
 from quant_nn.accumulation import Accumulator, accumulator_of, accumulator_scale, no_scale
-from quant_nn.layer import QuantLayer, value_of
+from quant_nn.layer import QuantLayer, value_of, values_of
 from quant_nn.options import split_options
 from quant_nn.quantizers import Quantizer, build_proxy
 
@@ -131,14 +131,14 @@ class QuantWeightLayer(QuantLayer):
         """What is handed on where the grid is not that of the accumulator."""
         if self.output_quant is None:
             return out
-        return self.output_quant(out) if self.return_quant_tensor else self.output_quant.values(out)
+        return self.output_quant(out) if self.return_quant_tensor else values_of(self.output_quant, out)
 
     def _weight_values(self, x: Tensor | QuantTensor) -> Tensor:
         """The quantized weight where nobody asks for its grid."""
         quantizer = self.weight_quant
         if quantizer is None or type(self).quant_weight is not QuantWeightLayer.quant_weight:
             return value_of(self.quant_weight(x))
-        return quantizer.values(self.weight, x)
+        return values_of(quantizer, self.weight, x)
 
     def _quantized_parameters(
         self, x: Tensor | QuantTensor
