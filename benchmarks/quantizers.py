@@ -26,7 +26,7 @@ Step = Callable[[], None]
 
 def options(name: str, kind: str) -> dict[str, Any]:
     """What a quantizer must be told before it can be built, and that statistics are complete after one step."""
-    if kind != "activation" or "BatchQuant" in name or name.endswith("Const"):
+    if kind != "activation" or "BatchQuant" in name or name.endswith(("Const", "Act")):
         return {}
     if "MaxInit" in name:
         return {"max_val": 6.0, **({"min_val": -6.0} if "MinMax" in name else {})}

@@ -168,9 +168,9 @@ class QuantProxy(nn.Module):
         setattr(self, name, module)
 
     def values(self, *inputs: Any) -> Tensor:
-        """The numbers that ``forward`` gives, without the grid around them, which takes as long as to quantize a small tensor.
+        """The numbers that ``forward`` gives, without the grid around them, for layers that hand on no grid.
 
-        It is called as a module only where somebody would miss that: hooks, a compiler, or a ``forward`` of a subclass.
+        ``forward`` is called as a module only where somebody would miss that: hooks, a compiler, or a ``forward`` of a subclass.
         """
         watched = self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks
         if watched or not self._computes or "forward" in vars(self) or _has_any_global_hook() or is_composed():
